@@ -1,0 +1,66 @@
+/** Turns scores into a decision. Cosines of different models are not comparable; the probabilities that come out of here are. */
+import type { CommandScores } from "./capability-index.ts";
+import { THRESHOLDS } from "./thresholds.ts";
+
+/** A logistic: P(this plugin is the right one) from its score, its lead over the best rival, and its lead over the background. */
+export interface RoutingWeights {
+  readonly bias: number;
+  readonly top: number;
+  readonly margin: number;
+  readonly background: number;
+}
+
+export interface RoutingThresholds {
+  /** CHAIN_THRESHOLD: at or above this probability the best plugin is used without asking. */
+  readonly chainThreshold: number;
+  /** CONFIDENCE_MIN: below this probability nothing fits. */
+  readonly confidenceMin: number;
+  readonly weights: RoutingWeights;
+}
+
+export interface Candidate {
+  readonly plugin: string;
+  readonly score: number;
+  /** 0 to 1: how likely this plugin alone is the right one. */
+  readonly probability: number;
+}
+
+export type RoutingMethod = "embedding" | "keyword";
+
+export type Decision =
+  | { readonly kind: "direct"; readonly method: RoutingMethod; readonly plugin: string; readonly confidence: number; readonly candidates: readonly Candidate[] }
+  | { readonly kind: "unsure"; readonly method: RoutingMethod; readonly candidates: readonly Candidate[] }
+  | { readonly kind: "none"; readonly method: RoutingMethod; readonly closest: readonly Candidate[] };
+
+/** The calibrated row of the model, with the operator's own CHAIN_THRESHOLD and CONFIDENCE_MIN where they are set. */
+export function thresholdsFor(model: string, own: { chainThreshold?: number; confidenceMin?: number } = {}): RoutingThresholds {
+  const row = THRESHOLDS[model];
+  if (row === undefined) throw new Error(`the embedding model ${model} has no routing thresholds: run npm run calibrate -- --write`);
+  return { ...row, chainThreshold: own.chainThreshold ?? row.chainThreshold, confidenceMin: own.confidenceMin ?? row.confidenceMin };
+}
+
+const CLOSEST = 3;
+
+export function decide(scores: CommandScores, thresholds: RoutingThresholds): Decision {
+  return judge(candidatesOf(scores, thresholds.weights), thresholds, "embedding");
+}
+
+/** Shared with the keyword fallback: the same two lines through the same probabilities. */
+export function judge(candidates: readonly Candidate[], thresholds: Pick<RoutingThresholds, "chainThreshold" | "confidenceMin">, method: RoutingMethod): Decision {
+  const [best] = candidates;
+  const closest = candidates.slice(0, CLOSEST);
+  if (best === undefined || best.probability < thresholds.confidenceMin) return { kind: "none", method, closest };
+  if (best.probability >= thresholds.chainThreshold) return { kind: "direct", method, plugin: best.plugin, confidence: best.probability, candidates: closest };
+  return { kind: "unsure", method, candidates: closest };
+}
+
+function candidatesOf(scores: CommandScores, weights: RoutingWeights): Candidate[] {
+  const [first, second] = scores.plugins;
+  return scores.plugins.map(({ plugin, score }) => {
+    const rival = plugin === first?.plugin ? second?.score : first?.score;
+    // A catalogue of one plugin has no second: the background is then the only rival, and it competes in larger ones too.
+    const lead = score - Math.max(rival ?? scores.background, scores.background);
+    const z = weights.bias + weights.top * score + weights.margin * lead + weights.background * (score - scores.background);
+    return { plugin, score, probability: 1 / (1 + Math.exp(-z)) };
+  });
+}
