@@ -2,10 +2,10 @@
 import type { CommandScores } from "./capability-index.ts";
 import { THRESHOLDS } from "./thresholds.ts";
 
-/** A logistic: P(this plugin is the right one) from its score, its lead over the best rival, and its lead over the background. */
+/** A logistic: P(this plugin is the right one) from its strength, its margin over the best rival, and its margin over the background. */
 export interface RoutingWeights {
   readonly bias: number;
-  readonly top: number;
+  readonly strength: number;
   readonly margin: number;
   readonly background: number;
 }
@@ -58,9 +58,22 @@ function candidatesOf(scores: CommandScores, weights: RoutingWeights): Candidate
   const [first, second] = scores.plugins;
   return scores.plugins.map(({ plugin, score }) => {
     const rival = plugin === first?.plugin ? second?.score : first?.score;
-    // A catalogue of one plugin has no second: the background is then the only rival, and it competes in larger ones too.
-    const lead = score - Math.max(rival ?? scores.background, scores.background);
-    const z = weights.bias + weights.top * score + weights.margin * lead + weights.background * (score - scores.background);
+    const { strength, margin, background } = routingFeatures(score, rival, scores.background);
+    const z = weights.bias + weights.strength * strength + weights.margin * margin + weights.background * background;
     return { plugin, score, probability: 1 / (1 + Math.exp(-z)) };
   });
+}
+
+/**
+ * What the logistic reads, all as logarithms: a lead of 0.05 says much at a cosine of 0.1 and little at 0.6. The background competes like a
+ * plugin, so that a catalogue of one plugin, which has no second, needs no rule of its own. Exported for `npm run calibrate`.
+ */
+export function routingFeatures(score: number, rival: number | undefined, background: number): { strength: number; margin: number; background: number } {
+  const strength = logCosine(score);
+  return { strength, margin: strength - logCosine(Math.max(rival ?? 0, background)), background: strength - logCosine(background) };
+}
+
+/** Cosines near and below zero all say "unrelated": the floor keeps their logarithms from growing without bound. */
+function logCosine(cosine: number): number {
+  return Math.log(Math.max(0, cosine) + 0.05);
 }
