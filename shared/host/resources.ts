@@ -1,6 +1,7 @@
 /** The outside resources that a function can ask for by name. Types only: a bundle contains just the openers it needs. */
 import type { Redis } from "ioredis";
 import type { CapabilitySigner } from "../access/capability-token.ts";
+import type { Cursors } from "../cursor.ts";
 import type { PlatformDb, TenantDb } from "../db/database.ts";
 import type { PluginClient } from "../execution/plugin-client.ts";
 import type { Embedder } from "../models/embedder.ts";
@@ -27,6 +28,7 @@ export interface Resources {
   /** Calls plugins' services. */
   plugins: PluginClient;
   capabilities: CapabilitySigner;
+  cursors: Cursors;
   clock: () => Date;
   settings: Settings;
 }

@@ -2,6 +2,7 @@
 import type { Openers } from "../resources.ts";
 import { opener as capabilities } from "./capabilities.ts";
 import { opener as clock } from "./clock.ts";
+import { opener as cursors } from "./cursors.ts";
 import { opener as db } from "./db.ts";
 import { opener as embedder } from "./embedder.ts";
 import { opener as platformDb } from "./platform-db.ts";
@@ -13,4 +14,4 @@ import { opener as signals } from "./signals.ts";
 import { opener as storage } from "./storage.ts";
 import { opener as upstream } from "./upstream.ts";
 
-export const ALL_OPENERS: Openers = { capabilities, clock, db, embedder, platformDb, plugins, redis, ring, settings, signals, storage, upstream };
+export const ALL_OPENERS: Openers = { capabilities, clock, cursors, db, embedder, platformDb, plugins, redis, ring, settings, signals, storage, upstream };

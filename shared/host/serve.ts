@@ -1,0 +1,90 @@
+/** The life of one deployed function: read the settings, open what it needs, listen, and on SIGTERM finish what is in flight. */
+import { openDoorkeeper } from "../access/admission.ts";
+import { openLog } from "../telemetry/log.ts";
+import { openMetrics } from "../telemetry/metrics.ts";
+import { functionApp } from "./app.ts";
+import { type Config, readConfig } from "./config.ts";
+import type { AnyFunction } from "./declare.ts";
+import { type Listening, listen } from "./listen.ts";
+import { allNeeds } from "./needs.ts";
+import { type Openers, openResources, type ResourceName, type Resources } from "./resources.ts";
+import type { Runtime } from "./runtime.ts";
+
+export interface Serving {
+  port: number;
+  runtime: Runtime;
+  stop(): Promise<void>;
+}
+
+/** Opens a runtime for these functions. */
+export async function openRuntime(functions: readonly AnyFunction[], openers: Partial<Openers>, config: Config, service: string) {
+  const needs = [...new Set(functions.flatMap(allNeeds))];
+  for (const need of needs) if (!openers[need]) throw new Error(`${service} needs ${need}, and no opener was given`);
+  const { resources, close } = await openResources(openers as Openers, needs as ResourceName[], config);
+  const drain = new AbortController();
+  let inFlight = 0;
+  let idle: (() => void) | undefined;
+  const open: Partial<Resources> = resources;
+  const metrics = openMetrics();
+  const runtime: Runtime = {
+    config,
+    log: openLog({ service, level: config.LOG_LEVEL }),
+    metrics,
+    resources: open,
+    doorkeeper: open.redis && open.db ? openDoorkeeper(open.redis, open.db) : null,
+    capabilities: open.capabilities ?? null,
+    draining: drain.signal,
+    requestStarted() {
+      inFlight += 1;
+    },
+    requestFinished() {
+      inFlight -= 1;
+      if (inFlight === 0) idle?.();
+    },
+  };
+  return {
+    runtime,
+    async stop(listening: Listening[]) {
+      drain.abort();
+      const quiet = inFlight === 0 ? Promise.resolve() : new Promise<void>((resolve) => {
+        idle = resolve;
+      });
+      await Promise.all([...listening.map((l) => l.close(config.DRAIN_MS)), Promise.race([quiet, new Promise((resolve) => setTimeout(resolve, config.DRAIN_MS).unref())])]);
+      await close();
+    },
+  };
+}
+
+/** What a bundle runs. Resolves when the function listens; the process ends by itself after SIGTERM. */
+export async function serveFunction(fn: AnyFunction, openers: Partial<Openers>): Promise<void> {
+  const log = openLog({ service: fn.name, level: "info" });
+  try {
+    const config = readConfig(process.env);
+    const { runtime, stop } = await openRuntime([fn], openers, config, fn.name);
+    runtime.metrics.collectProcess();
+    const listening = await listen(functionApp([fn], runtime).fetch, { port: config.PORT });
+    runtime.log("info", "function listens", { count: listening.port });
+    endOnSignals(async () => {
+      await stop([listening]);
+      runtime.log("info", "function stopped");
+    });
+  } catch (error) {
+    log("fatal", error instanceof Error && error.name === "ConfigError" ? error.message : "function could not start", { error });
+    process.exitCode = 1;
+  }
+}
+
+/** Runs the stop once, on the first SIGTERM or SIGINT. */
+export function endOnSignals(stop: () => Promise<void>): void {
+  let stopping = false;
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => {
+      if (stopping) return;
+      stopping = true;
+      stop().then(
+        () => process.exit(0),
+        () => process.exit(1),
+      );
+    });
+  }
+}
