@@ -91,8 +91,10 @@ CREATE TABLE plugin_capabilities (
   PRIMARY KEY (plugin_version_id, model, position)
 );
 
--- Bumped with every change of the catalogue; caches that carry an older number are stale.
-CREATE SEQUENCE registry_generation;
+-- Bumped in the transaction that changes the catalogue; caches that carry an older number are stale. A row, not a sequence:
+-- a sequence would show the new number before the change is there to be read.
+CREATE TABLE registry_state (only boolean PRIMARY KEY DEFAULT true CHECK (only), generation bigint NOT NULL DEFAULT 1);
+INSERT INTO registry_state DEFAULT VALUES;
 
 CREATE TABLE subscriptions (
   id uuid PRIMARY KEY,
@@ -315,6 +317,6 @@ GRANT SELECT ON tenants TO aau_app;
 GRANT SELECT, INSERT, UPDATE ON tenants TO aau_platform;
 -- Who knows the hash of a whole key may read that one row: authentication happens before a tenant is known.
 CREATE POLICY holder_of_the_key ON api_keys FOR SELECT TO aau_app USING (key_hash = (SELECT current_setting('app.key_hash', true)));
-GRANT SELECT ON plugins, plugin_versions, plugin_capabilities, registry_generation TO aau_app;
+GRANT SELECT ON plugins, plugin_versions, plugin_capabilities, registry_state TO aau_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON plugins, plugin_versions, plugin_capabilities TO aau_platform;
-GRANT SELECT, USAGE, UPDATE ON registry_generation TO aau_platform;
+GRANT SELECT, UPDATE ON registry_state TO aau_platform;

@@ -3,6 +3,7 @@
  * gateway, OpenAPI, the Knative manifests and the common tests can all be derived from it.
  */
 import type * as v from "valibot";
+import type { Admission } from "../access/admission.ts";
 import type { Caller, Scope } from "../access/caller.ts";
 import type { Capability, CapabilityAudience } from "../access/capability-token.ts";
 import type { Resources } from "./resources.ts";
@@ -25,6 +26,12 @@ type Parsed<S> = S extends Schema ? v.InferOutput<S> : undefined;
 
 /** What every handler knows of the request. */
 export interface RequestInfo {
+  /** What the guard looked up on the way; absent on public routes. */
+  admission?: Admission;
+  /** Counts this request in the plugin's rate window; throws RATE_LIMITED. Once per request, also when the guard has counted already. */
+  admitToPlugin(plugin: string): Promise<void>;
+  /** Aborted when the process is asked to stop: those who wait answer early. */
+  draining: AbortSignal;
   requestId: string;
   traceparent: string;
   method: string;
@@ -41,7 +48,7 @@ export interface Reply {
   body?: unknown;
   headers?: Record<string, string>;
   /** A body that goes out as it is: a stream, a page. Excludes `body`. */
-  raw?: BodyInit;
+  raw?: string | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>;
 }
 
 export type HttpArguments<N extends readonly Need[], P, Q, B> = { params: Parsed<P>; query: Parsed<Q>; body: Parsed<B>; caller: Caller; request: RequestInfo } & Pick<Resources, N[number]>;
