@@ -52,12 +52,3 @@ BEGIN
     LEFT JOIN tasks t ON t.id = c.task_id
     WHERE t.id IS NULL OR t.cancel_requested_at IS NOT NULL OR t.status <> 'running' OR t.lease_token IS DISTINCT FROM o.lease;
 END $$;
-
--- Whether the holder of a lease may still spend: `open`, `cancelled` or `lease_lost`.
-CREATE FUNCTION check_lease(p_tenant uuid, p_task uuid, p_lease uuid) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE t tasks;
-BEGIN
-  PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
-  SELECT * INTO t FROM tasks WHERE id = p_task AND lease_token = p_lease AND status = 'running';
-  RETURN CASE WHEN NOT FOUND THEN 'lease_lost' WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'open' END;
-END $$;

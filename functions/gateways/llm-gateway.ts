@@ -15,17 +15,17 @@ export default gateway({
   name: "llm-gateway",
   summary: "Model calls of plugins: metered, limited, replayed and cancelled.",
   audience: "llm",
-  needs: ["db", "upstream", "signals", "embedder"],
+  needs: ["db", "upstream", "signals", "embedder", "telemetry"],
   scale: { min: 0, max: 20, concurrency: 100 },
   // A call that is not streamed is silent until it is finished.
   timeoutSec: 600,
   maxBodyBytes: 12 * 1024 * 1024,
 
   routes: {
-    "POST /internal/llm/v1/messages": ({ capability, request, info, db, upstream, signals }) =>
+    "POST /internal/llm/v1/messages": ({ capability, request, info, db, upstream, signals, telemetry }) =>
       callModel(
         { capability, requestId: info.requestId, bodyBytes: info.bodyBytes, signal: AbortSignal.any([info.signal, request.signal]), header: (name) => info.header(name) },
-        { db, upstream, signals },
+        { db, upstream, signals, telemetry },
       ),
 
     // Not built: the offline model has no tokens to count, and a count is a provider call that no journal row stands for.

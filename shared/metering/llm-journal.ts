@@ -128,6 +128,7 @@ export function watchCalls(db: TenantDb, calls: readonly { id: string; lease: st
 
 /** Whether the holder of this capability may still spend. */
 export async function checkLease(db: TenantDb, { tenant, task, lease }: Capability): Promise<"open" | "cancelled" | "lease_lost"> {
-  const [row] = await db.call<{ check_lease: "open" | "cancelled" | "lease_lost" }>("SELECT check_lease($1, $2, $3)", [tenant, task, lease]);
-  return row?.check_lease ?? "lease_lost";
+  const [row] = await db.call<{ cancel_requested: boolean }>("SELECT cancel_requested FROM check_lease($1, $2, $3)", [tenant, task, lease]);
+  if (!row) return "lease_lost";
+  return row.cancel_requested ? "cancelled" : "open";
 }

@@ -2,6 +2,7 @@
  * Passes a provider's event stream on, event by event and byte for byte, and reads it on the way. The event that ends a message is
  * passed on only when the call is settled: a plugin never holds a whole answer that the journal does not have.
  */
+import { failpoint } from "../failpoint.ts";
 import { endOfLastEvent, MessageReader } from "../models/message-stream.ts";
 
 /** More than the longest answer; a stream that goes on for longer is broken off. */
@@ -57,6 +58,7 @@ export function meteredStream(provider: ReadableStream<Uint8Array>, signal: Abor
         try {
           const events = await nextEvents();
           if (isOver) return;
+          FAILPOINT: await failpoint("llm.mid_stream");
           reader.feed(events);
           if (!reader.isWhole && !reader.error) return controller.enqueue(events);
           isOver = true;

@@ -10,11 +10,13 @@ import * as v from "valibot";
 import type { Capability } from "../access/capability-token.ts";
 import type { TenantDb } from "../db/database.ts";
 import { Refusal } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { newId } from "../ids.ts";
 import { eventsOf, Message, type MessageReader } from "../models/message-stream.ts";
 import { BadRequest, errorEvent, errorResponse, errorTypeOf, type MessagesError, parseJson, type ReadRequest, readMessagesRequest } from "../models/messages-api.ts";
 import type { Upstream, UpstreamAnswer } from "../models/upstream.ts";
 import type { Signals } from "../redis/signals.ts";
+import type { Telemetry } from "../telemetry/domain-events.ts";
 import { readBounded } from "./bounded-body.ts";
 import { type OpenedCall, openCall } from "./llm-journal.ts";
 import { meteredStream } from "./metered-stream.ts";
@@ -35,12 +37,13 @@ interface Doors {
   db: TenantDb;
   upstream: Upstream;
   signals: Signals;
+  telemetry: Telemetry;
 }
 
 const MAX_ANSWER_BYTES = 20 * 1024 * 1024;
 const MAX_ERROR_BYTES = 1024 * 1024;
 
-export async function callModel(request: ModelCallRequest, { db, upstream, signals }: Doors): Promise<Response> {
+export async function callModel(request: ModelCallRequest, { db, upstream, signals, telemetry }: Doors): Promise<Response> {
   const { capability, requestId, bodyBytes } = request;
   const refuse = (error: MessagesError) => errorResponse({ requestId, ...error });
 
@@ -79,8 +82,9 @@ export async function callModel(request: ModelCallRequest, { db, upstream, signa
 
   const open = openCalls(db, signals).add(id, capability.task, capability.lease);
   const signal = AbortSignal.any([request.signal, open.signal]);
-  const settlement = new Settlement({ db, capability, id, node: nodeName(node), model, charges: upstream.charges, requestBytes: outgoing.byteLength, usedBefore: Number(opened.tokens_used), release: () => open[Symbol.dispose]() });
+  const settlement = new Settlement({ db, telemetry, capability, id, node: nodeName(node), model, charges: upstream.charges, requestBytes: outgoing.byteLength, usedBefore: Number(opened.tokens_used), release: () => open[Symbol.dispose]() });
 
+  FAILPOINT: await failpoint("llm.started");
   let answer: UpstreamAnswer;
   try {
     answer = await upstream.messages(outgoing, { headers: passedOn(request), signal });

@@ -1,11 +1,12 @@
 /** The end of one model call: exactly one of `done`, `failed` and `broken` is written, whoever comes first. */
 import type { Capability } from "../access/capability-token.ts";
 import type { TenantDb } from "../db/database.ts";
+import { failpoint } from "../failpoint.ts";
 import { publicId } from "../ids.ts";
 import type { Message, MessageReader } from "../models/message-stream.ts";
 import type { MessagesError } from "../models/messages-api.ts";
 import { troubleOf } from "../models/upstream.ts";
-import { callEnded } from "./call-ended.ts";
+import type { Telemetry } from "../telemetry/domain-events.ts";
 import { type CallOutcome, type ClosedCall, closeCall } from "./llm-journal.ts";
 import { CallStopped } from "./open-calls.ts";
 import { costMicroUsd, isPriced } from "./prices.ts";
@@ -13,6 +14,7 @@ import { estimateUsage, type MeteredUsage, readUsage } from "./usage.ts";
 
 export interface CallToSettle {
   db: TenantDb;
+  telemetry: Telemetry;
   capability: Capability;
   id: string;
   node: string | null;
@@ -99,42 +101,32 @@ export class Settlement {
   }
 
   async #write(outcome: CallOutcome): Promise<ClosedCall["state"] | "lost" | "gone"> {
-    const { db, capability, id } = this.#call;
+    const { db, telemetry, capability, id, node, model } = this.#call;
     let written: ClosedCall["state"] | "lost" | "gone";
-    let failure: unknown;
+    FAILPOINT: await failpoint("llm.before_settle");
     try {
       const closed = await closeCall(db, capability.tenant, id, outcome);
       written = closed?.state ?? "gone";
       if (closed) this.#tokensUsed = Number(closed.tokens_used);
     } catch (error) {
       written = "lost";
-      failure = error;
+      telemetry.degraded("llm journal", error);
     } finally {
       // Until here the sign of life goes on, so that nobody takes a call that is being settled for dead.
       this.#call.release();
     }
-    this.#tell(outcome, written, failure);
-    return written;
-  }
-
-  #tell(outcome: CallOutcome, written: ClosedCall["state"] | "lost" | "gone", cause: unknown): void {
-    const { capability, id, node, model } = this.#call;
-    callEnded({
-      callId: id,
+    FAILPOINT: await failpoint("llm.after_settle");
+    telemetry.modelCallFinished({
       taskId: capability.task,
       tenantId: capability.tenant,
       plugin: capability.plugin,
       node,
       model: outcome.model ?? model,
-      state: written === "done" || written === "failed" || written === "lost" ? written : "unknown",
-      errorType: typeof outcome.error?.type === "string" ? outcome.error.type : null,
       tokens: tokensOf(outcome.usage),
-      tokensUsed: this.#tokensUsed,
-      tokenBudget: capability.token_budget,
-      costMicroUsd: outcome.costMicroUsd,
-      durationMs: Math.round(performance.now() - this.#startedAt),
-      ...(cause === undefined ? {} : { cause }),
+      durationMs: performance.now() - this.#startedAt,
+      state: written,
     });
+    return written;
   }
 }
 

@@ -96,6 +96,15 @@ export const truncatedJson = (): Act => answer("never seen as a whole", { trunca
 /** No byte until the client closes its socket. */
 export const hang = (): Act => ({ kind: "hang" });
 
+/** Holds an answer back until the test lets it go: `answer("late", { after: held.gone })`. */
+export function hold(): { gone: Promise<void>; letGo(): void } {
+  let letGo = () => {};
+  const gone = new Promise<void>((resolve) => {
+    letGo = resolve;
+  });
+  return { gone, letGo };
+}
+
 export interface LedgerEntry {
   call: number;
   requestId: string;
