@@ -6,6 +6,7 @@ import { openMetrics } from "../telemetry/metrics.ts";
 import { functionApp } from "./app.ts";
 import { type Config, readConfig } from "./config.ts";
 import type { AnyFunction } from "./declare.ts";
+import { installFailpoints } from "./install-failpoints.ts";
 import { type Listening, listen } from "./listen.ts";
 import { allNeeds } from "./needs.ts";
 import { type Openers, openResources, type ResourceName, type Resources } from "./resources.ts";
@@ -67,6 +68,7 @@ export async function openRuntime(functions: readonly AnyFunction[], openers: Pa
 /** What a bundle runs. Resolves when the function listens; the process ends by itself after SIGTERM. */
 export async function serveFunction(fn: AnyFunction, openers: Partial<Openers>): Promise<void> {
   const log = openLog({ service: fn.name, level: "info" });
+  FAILPOINT: installFailpoints(process.env.AAU_FP);
   try {
     const config = readConfig(process.env);
     const { runtime, stop } = await openRuntime([fn], openers, config, fn.name);
