@@ -165,7 +165,7 @@ BEGIN
   RETURN QUERY SELECT 'claimed',
     jsonb_build_object('id', t.id, 'tenant_id', t.tenant_id, 'user_id', t.user_id, 'environment', t.environment, 'conversation_id', t.conversation_id,
       'plan', t.plan, 'input', t.input, 'routing_method', t.routing_method, 'priority', t.priority, 'max_cost_micro_usd', t.max_cost_micro_usd,
-      'attempt', t.attempt, 'deadline_ms', (extract(epoch FROM t.deadline - now()) * 1000)::bigint, 'deadline', t.deadline, 'event_seq', t.event_seq,
+      'attempt', t.attempt, 'hand_backs', t.hand_backs, 'deadline_ms', (extract(epoch FROM t.deadline - now()) * 1000)::bigint, 'deadline', t.deadline, 'event_seq', t.event_seq,
       'created_at', t.created_at, 'traceparent', t.traceparent, 'request_id', t.request_id),
     t.lease_token,
     (SELECT coalesce(jsonb_agg(jsonb_build_object('step', s.step, 'status', s.status, 'output', s.output)), '[]') FROM task_steps s WHERE s.task_id = p_id),
@@ -315,4 +315,59 @@ BEGIN
       state = CASE state WHEN 'started' THEN p_state ELSE state END
     WHERE id = p_id AND state IN ('started', 'unknown');
   RETURN FOUND;
+END $$;
+
+-- The key is a parameter: it never stands in SQL text. An AES-256 message of pgcrypto carries its own integrity check.
+CREATE FUNCTION put_tenant_secret(p_tenant uuid, p_plugin text, p_name text, p_value text, p_key text, p_key_id text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
+  INSERT INTO tenant_secrets (tenant_id, plugin_name, secret_name, secret_value, key_id)
+    VALUES (p_tenant, p_plugin, p_name, pgp_sym_encrypt(p_value, p_key, 'cipher-algo=aes256'), p_key_id)
+    ON CONFLICT (tenant_id, plugin_name, secret_name) DO UPDATE SET secret_value = EXCLUDED.secret_value, key_id = EXCLUDED.key_id;
+END $$;
+
+CREATE FUNCTION reveal_tenant_secrets(p_tenant uuid, p_plugin text, p_names text[], p_key text) RETURNS TABLE (name text, value text) LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
+  RETURN QUERY SELECT s.secret_name, pgp_sym_decrypt(s.secret_value, p_key) FROM tenant_secrets s
+    WHERE s.tenant_id = p_tenant AND s.plugin_name = p_plugin AND s.secret_name = ANY (p_names);
+END $$;
+
+-- A row: the lease lives.
+CREATE FUNCTION check_lease(p_tenant uuid, p_id uuid, p_lease uuid) RETURNS TABLE (cancel_requested boolean) LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
+  RETURN QUERY SELECT t.cancel_requested_at IS NOT NULL FROM tasks t WHERE t.id = p_id AND t.lease_token = p_lease AND t.status = 'running';
+END $$;
+
+-- Progress that a plugin reports by itself: it does not renew the lease, which is the executor's.
+CREATE FUNCTION append_progress(p_tenant uuid, p_id uuid, p_lease uuid, p_events jsonb) RETURNS TABLE (held boolean, cancel_requested boolean) LANGUAGE plpgsql AS $$
+DECLARE v_seq int; v_cancel boolean; v_events int := jsonb_array_length(p_events);
+BEGIN
+  PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
+  UPDATE tasks SET event_seq = event_seq + v_events WHERE id = p_id AND lease_token = p_lease AND status = 'running' AND event_seq < 20000
+    RETURNING event_seq, cancel_requested_at IS NOT NULL INTO v_seq, v_cancel;
+  IF NOT FOUND THEN
+    RETURN QUERY SELECT false, false;
+    RETURN;
+  END IF;
+  INSERT INTO task_events (task_id, seq, tenant_id, type, data)
+    SELECT p_id, v_seq - v_events + e.ordinality, p_tenant, e.value->>'type', e.value->'data' FROM jsonb_array_elements(p_events) WITH ORDINALITY e;
+  RETURN QUERY SELECT true, v_cancel;
+END $$;
+
+-- Null: the lease is lost, or the task has its full number of artifacts.
+CREATE FUNCTION put_artifact(p_tenant uuid, p_task uuid, p_lease uuid, p_id uuid, p_plugin text, p_name text, p_media_type text, p_size bigint, p_sha256 text,
+  p_key text, p_max int) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE v_id uuid;
+BEGIN
+  PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
+  PERFORM 1 FROM tasks t WHERE t.id = p_task AND t.lease_token = p_lease AND t.status = 'running' FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN NULL; END IF;
+  IF (SELECT count(*) FROM artifacts a WHERE a.task_id = p_task AND a.name <> p_name) >= p_max THEN RETURN NULL; END IF;
+  INSERT INTO artifacts AS a (id, tenant_id, task_id, plugin_name, name, media_type, size_bytes, sha256, storage_key)
+    VALUES (p_id, p_tenant, p_task, p_plugin, p_name, p_media_type, p_size, p_sha256, p_key)
+    ON CONFLICT (task_id, name) DO UPDATE SET media_type = EXCLUDED.media_type, size_bytes = EXCLUDED.size_bytes, sha256 = EXCLUDED.sha256, storage_key = EXCLUDED.storage_key
+    RETURNING a.id INTO v_id;
+  RETURN v_id;
 END $$;

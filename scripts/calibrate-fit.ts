@@ -1,6 +1,6 @@
 /** Fits the logistic of `decide` on labelled commands, and chooses the two thresholds. Pure and deterministic. */
 import type { CommandScores } from "../shared/routing/capability-index.ts";
-import { type RoutingWeights, routingFeatures } from "../shared/routing/decide.ts";
+import { routingFeatures, type RoutingWeights } from "../shared/routing/decide.ts";
 
 /** One command against one catalogue: the whole one, or a part of it in which the command may have become foreign. */
 export interface Sample {

@@ -12,8 +12,8 @@ export type Tx = Transaction<Tables>;
 
 interface Calls {
   /**
-   * Runs one of the SQL functions of migrations/, which enter their role themselves: one round trip, one transaction.
-   * `text` is constant; values go as parameters.
+   * Runs one of the SQL functions of migrations/, which enter their role themselves, or reads the registry, which belongs to no
+   * tenant: one round trip, one transaction. `text` is constant; values go as parameters.
    */
   call<Row extends object>(text: string, values: readonly unknown[]): Promise<Row[]>;
 }

@@ -48,6 +48,7 @@ export const VARIABLES = {
   UPGRADE_URL: { schema: v.optional(v.string(), "https://app.aau.io/billing/upgrade"), about: "Where a refusal sends a tenant that has not subscribed." },
   TASK_LEASE_MS: { schema: count(30_000, 500, 600_000), about: "How long an executor owns a task without a heartbeat." },
   MAX_CRASHES: { schema: count(3, 1, 20), about: "Executors that may die on one task before it fails." },
+  BRIDGE_IN_FLIGHT: { schema: count(256, 1, 50_000), about: "Events that the bridge delivers at a time, per stream." },
   DRAIN_MS: { schema: count(25_000, 0, 600_000), about: "How long a stopping instance lets requests finish." },
 } as const satisfies Record<string, Variable>;
 

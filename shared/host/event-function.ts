@@ -25,7 +25,7 @@ export function eventHandler(fn: EventFunction, runtime: Runtime): (request: Req
       const { data, event } = await readEvent(fn, request, info);
       seen.event_id = event.id;
       // The declaration's types tie `needs` and the data's schema to the handler; here they are only data.
-      const args = { data, event, signal: runtime.draining, ...runtime.resources } as unknown as Parameters<EventFunction["handle"]>[0];
+      const args = { data, event, signal: runtime.stopping, ...runtime.resources } as unknown as Parameters<EventFunction["handle"]>[0];
       const result = await fn.handle(args);
       response =
         result.outcome === "done"

@@ -2,12 +2,14 @@
 import type { Redis } from "ioredis";
 import type { CapabilitySigner } from "../access/capability-token.ts";
 import type { Cursors } from "../cursor.ts";
+import type { TenantSecrets } from "../access/tenant-secrets.ts";
 import type { PlatformDb, TenantDb } from "../db/database.ts";
 import type { PluginClient } from "../execution/plugin-client.ts";
 import type { Embedder } from "../models/embedder.ts";
 import type { Upstream } from "../models/upstream.ts";
 import type { Ring } from "../redis/streams.ts";
 import type { Signals } from "../redis/signals.ts";
+import type { Telemetry } from "../telemetry/domain-events.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 import type { Config, VariableName } from "./config.ts";
 
@@ -28,7 +30,10 @@ export interface Resources {
   /** Calls plugins' services. */
   plugins: PluginClient;
   capabilities: CapabilitySigner;
+  secrets: TenantSecrets;
   cursors: Cursors;
+  /** This process's counters; a domain event moves them where it writes its log line. */
+  telemetry: Telemetry;
   clock: () => Date;
   settings: Settings;
 }
@@ -38,6 +43,7 @@ export type ResourceName = keyof Resources;
 /** What an opener may use: the settings, other resources, and a place to say how to close what it opened. */
 export interface Opening {
   config: Config;
+  telemetry: Telemetry;
   /** Opens another resource, or hands out the one that is open. */
   share<T>(name: string, open: () => Promise<T> | T): Promise<T>;
   onClose(close: () => Promise<unknown> | unknown): void;
@@ -57,11 +63,12 @@ export interface OpenResources<N extends ResourceName> {
 }
 
 /** Opens all of them at once; when one fails the others are closed again. */
-export async function openResources<N extends ResourceName>(openers: Openers<N>, needs: readonly N[], config: Config): Promise<OpenResources<N>> {
+export async function openResources<N extends ResourceName>(openers: Openers<N>, needs: readonly N[], config: Config, telemetry: Telemetry): Promise<OpenResources<N>> {
   const closers: (() => Promise<unknown> | unknown)[] = [];
   const shared = new Map<string, Promise<unknown>>();
   const opening: Opening = {
     config,
+    telemetry,
     share<T>(name: string, open: () => Promise<T> | T) {
       let present = shared.get(name) as Promise<T> | undefined;
       if (!present) {

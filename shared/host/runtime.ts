@@ -17,6 +17,8 @@ export interface Runtime {
   capabilities: CapabilitySigner | null;
   /** Aborted when the process is asked to stop. */
   draining: AbortSignal;
+  /** Aborted when what still runs must be given back. */
+  stopping: AbortSignal;
   requestStarted(): void;
   requestFinished(): void;
 }

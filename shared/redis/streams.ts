@@ -1,5 +1,6 @@
 /** Names of streams and channels, and the ring itself. Entries carry ids, never content. */
 import type { Redis } from "ioredis";
+import { publicId } from "../ids.ts";
 import { tryRedis } from "./availability.ts";
 
 export const CONSUMER_GROUP = "bridge";
@@ -21,7 +22,7 @@ export interface Ring {
 export function openRing(redis: Redis): Ring {
   return {
     async task(plugin, taskId, traceparent) {
-      const id = await tryRedis(redis, (r) => r.xadd(taskStream(plugin), "*", "task", taskId, "traceparent", traceparent));
+      const id = await tryRedis(redis, (r) => r.xadd(taskStream(plugin), "*", "task_id", publicId("task", taskId), "traceparent", traceparent));
       return id !== null;
     },
   };

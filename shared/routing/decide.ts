@@ -16,6 +16,8 @@ export interface RoutingThresholds {
   /** CONFIDENCE_MIN: below this probability nothing fits. */
   readonly confidenceMin: number;
   readonly weights: RoutingWeights;
+  /** false: estimated, because the model could not be asked; then `npm run calibrate -- --write` with its key gives the real row. */
+  readonly measured: boolean;
 }
 
 export interface Candidate {

@@ -2,5 +2,5 @@
 import type { RoutingThresholds } from "./decide.ts";
 
 export const THRESHOLDS: Readonly<Record<string, RoutingThresholds>> = {
-  "offline-hybrid-1": { chainThreshold: 0.8, confidenceMin: 0.3, weights: { bias: 4.9, strength: 5, margin: 3.5, background: 1.3 } },
+  "offline-hybrid-1": { measured: true, chainThreshold: 0.92, confidenceMin: 0.12, weights: { bias: 5.068, strength: 5.041, margin: 3.738, background: -0.642 } },
 };

@@ -9,9 +9,11 @@ import { opener as platformDb } from "./platform-db.ts";
 import { opener as plugins } from "./plugins.ts";
 import { opener as redis } from "./redis.ts";
 import { opener as ring } from "./ring.ts";
+import { opener as secrets } from "./secrets.ts";
 import { opener as settings } from "./settings.ts";
 import { opener as signals } from "./signals.ts";
 import { opener as storage } from "./storage.ts";
+import { opener as telemetry } from "./telemetry.ts";
 import { opener as upstream } from "./upstream.ts";
 
-export const ALL_OPENERS: Openers = { capabilities, clock, cursors, db, embedder, platformDb, plugins, redis, ring, settings, signals, storage, upstream };
+export const ALL_OPENERS: Openers = { capabilities, clock, cursors, db, embedder, platformDb, plugins, redis, ring, secrets, settings, signals, storage, telemetry, upstream };

@@ -4,10 +4,10 @@ export const opener: Opener<Resources["embedder"]> = {
   variables: ["OPENAI_API_KEY", "OPENAI_BASE_URL"],
   async open({ config }) {
     if (config.OPENAI_API_KEY) {
-      const { openAiEmbedder } = await import("../../models/embeddings-openai.ts");
-      return openAiEmbedder({ apiKey: config.OPENAI_API_KEY, baseUrl: config.OPENAI_BASE_URL });
+      const { openaiEmbedder } = await import("../../models/embeddings-openai.ts");
+      return openaiEmbedder({ apiKey: config.OPENAI_API_KEY, baseUrl: config.OPENAI_BASE_URL });
     }
-    const { offlineEmbedder } = await import("../../models/embeddings-offline/embedder.ts");
+    const { offlineEmbedder } = await import("../../models/embeddings-offline/offline-embedder.ts");
     return offlineEmbedder();
   },
 };

@@ -16,6 +16,7 @@ export const OFFLINE_MODEL = "offline-hybrid-1";
 
 const MEANING_SHARE = 0.4;
 const CONCEPT_WEIGHT = 1.2;
+const GROUPS_WEIGHT = 0.6;
 const GROUP_LENGTHS = [3, 4];
 /** The rank of a word that is not among the 40,000: rarer than all of them. */
 const UNKNOWN_RANK = 100_000;
@@ -66,7 +67,7 @@ function embedText(text: string, { dimensions, ranks, rows }: WordVectors): Floa
     const stem = stemmer(word);
     add(`w:${stem}`, weight);
     const groups = letterGroups(word);
-    for (const group of groups) add(`g:${group}`, weight / Math.sqrt(groups.length));
+    for (const group of groups) add(`g:${group}`, (GROUPS_WEIGHT * weight) / Math.sqrt(groups.length));
     const concepts = conceptsOf(stem);
     for (const concept of concepts) {
       const slot = hashedWidth + concept;
