@@ -1,7 +1,8 @@
 import type Anthropic from "@anthropic-ai/sdk";
 import type { CompiledStateGraph, StateGraph } from "@langchain/langgraph";
-import type { ArtifactRef, InputEnvelope, Warning } from "./envelopes.ts";
-import type { Manifest } from "./manifest.ts";
+import * as v from "valibot";
+import { type ArtifactRef, ENVELOPE_VERSION, type InputEnvelope, type Warning } from "./envelopes.ts";
+import { Manifest } from "./manifest.ts";
 
 /**
  * Everything a node may touch. It arrives with each execution and dies with it: a plugin keeps nothing on the module, so
@@ -50,6 +51,17 @@ export interface PluginResult {
   nextSteps?: string[];
 }
 
+export const HealthStatus = v.object({
+  status: v.picklist(["healthy", "degraded", "unhealthy"]),
+  /** Part by part, such as `{ github_api: "degraded" }`. */
+  components: v.record(v.string(), v.string()),
+  message: v.optional(v.nullable(v.string()), null),
+});
+export type HealthStatus = v.InferInput<typeof HealthStatus>;
+
+// biome-ignore lint/suspicious/noExplicitAny: LangGraph's graph types carry one parameter per node; the SDK only invokes the graph.
+export type PluginGraph<State> = StateGraph<any, State, any, any, any, any, any, any> | CompiledStateGraph<State, any, any, any, any, any, any>;
+
 /** camelCase in code; the manifest that goes over the wire has the same fields in snake_case. */
 export interface PluginDefinition<State> {
   name: string;
@@ -71,9 +83,14 @@ export interface PluginDefinition<State> {
   timeoutSeconds?: number;
   tokenBudget?: number;
   fallback?: string;
+  /** Reads `plugin_config` before the graph starts; a configuration that it refuses is the caller's mistake. */
+  configSchema?: v.GenericSchema<unknown, Record<string, unknown>>;
+  /** What a model's refusal does: `fail` (default) ends the task with CONTENT_POLICY_VIOLATION at the node's end; `continue` adds a warning. */
+  onRefusal?: "fail" | "continue";
+  /** Says how the things that this plugin depends on are; asked by `GET /health`, at most 5 s. Without it, a plugin that answers is healthy. */
+  health?(): HealthStatus | Promise<HealthStatus>;
   /** A LangGraph graph, compiled or not, whose nodes were made with `node()`. */
-  // biome-ignore lint/suspicious/noExplicitAny: LangGraph's graph types carry one parameter per node; the SDK only invokes the graph.
-  graph: StateGraph<any, any, any, any> | CompiledStateGraph<any, any, any, any>;
+  graph: PluginGraph<State>;
   /** The graph's first state. Throw `CallerMistake` for input that this plugin cannot work on. */
   start(input: InputEnvelope): Partial<State>;
   finish(state: State, input: InputEnvelope): PluginResult;
@@ -84,4 +101,58 @@ export interface Plugin<State = unknown> {
   readonly name: string;
   readonly manifest: Manifest;
   readonly definition: PluginDefinition<State>;
+}
+
+/** A manifest field and the property of the definition that it comes from. */
+const PROPERTIES = {
+  name: "name",
+  version: "version",
+  description: "description",
+  capabilities: "capabilities",
+  category: "category",
+  dependencies: "dependencies",
+  input_schema: "inputSchema",
+  envelope_version: "envelopeVersion",
+  estimated_latency: "estimatedLatency",
+  required_scopes: "requiredScopes",
+  required_secret_names: "requiredSecretNames",
+  egress_hosts: "egressHosts",
+  model: "model",
+  temperature: "temperature",
+  max_retries: "maxRetries",
+  timeout_seconds: "timeoutSeconds",
+  token_budget: "tokenBudget",
+  fallback: "fallback",
+} as const satisfies Record<keyof Manifest, keyof PluginDefinition<unknown>>;
+
+const DEFAULTS = { envelope_version: ENVELOPE_VERSION, model: "claude-sonnet-4-6" };
+
+function isFieldName(key: unknown): key is keyof Manifest {
+  return typeof key === "string" && key in PROPERTIES;
+}
+
+/**
+ * Checks a plugin's description of itself and builds its manifest. It starts nothing: the graph is compiled when the first
+ * task comes.
+ *
+ * @throws TypeError that names the property which is wrong, as the developer wrote it.
+ */
+export function definePlugin<State>(definition: PluginDefinition<State>): Plugin<State> {
+  const stated = Object.entries(PROPERTIES).map(([field, property]) => [field, definition[property]] as const);
+  const manifest = v.safeParse(Manifest, { ...DEFAULTS, ...Object.fromEntries(stated.filter(([, value]) => value !== undefined)) });
+  if (!manifest.success) {
+    const [issue] = manifest.issues;
+    const [first, ...rest] = (issue.path ?? []).map(({ key }) => key);
+    const property = isFieldName(first) ? PROPERTIES[first] : String(first);
+    const where = rest.reduce<string>((path, key) => (typeof key === "number" ? `${path}[${key}]` : `${path}.${String(key)}`), property);
+    throw new TypeError(`definePlugin: ${where}: ${issue.message}`);
+  }
+  for (const [property, value] of [
+    ["start", definition.start],
+    ["finish", definition.finish],
+  ] as const) {
+    if (typeof value !== "function") throw new TypeError(`definePlugin: ${property}: must be a function`);
+  }
+  if (typeof definition.graph !== "object" || definition.graph === null) throw new TypeError("definePlugin: graph: must be a LangGraph StateGraph");
+  return { kind: "plugin", name: manifest.output.name, manifest: manifest.output, definition };
 }

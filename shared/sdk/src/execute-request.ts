@@ -1,0 +1,66 @@
+/** Reads `POST /execute`: the headers that the platform sends, and a body that is bounded before it is parsed. */
+import * as v from "valibot";
+import { ENVELOPE_VERSION, InputEnvelope } from "./envelopes.ts";
+
+export const MAX_BODY_BYTES = 12 * 1024 * 1024;
+
+const Token = v.pipe(v.string(), v.regex(/^[\x21-\x7e]{1,8192}$/, "must be a capability token"));
+const Headers = v.object({
+  "aau-llm-token": Token,
+  "aau-scoped-token": Token,
+  "aau-models": v.optional(v.picklist(["live", "offline"]), "live"),
+  "aau-deadline": v.optional(
+    v.pipe(
+      v.string(),
+      v.isoTimestamp(),
+      v.transform((text) => new Date(text)),
+    ),
+  ),
+  traceparent: v.optional(v.fallback(v.optional(v.pipe(v.string(), v.regex(/^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/))), undefined)),
+});
+export type ExecuteHeaders = v.InferOutput<typeof Headers>;
+
+export type Refusal = { status: 413 | 422; code: "PAYLOAD_TOO_LARGE" | "INVALID_INPUT"; message: string };
+export type Read<T> = { ok: true; value: T } | ({ ok: false } & Refusal);
+
+const invalid = (message: string): { ok: false } & Refusal => ({ ok: false, status: 422, code: "INVALID_INPUT", message });
+const tooLarge: { ok: false } & Refusal = { ok: false, status: 413, code: "PAYLOAD_TOO_LARGE", message: `The body is larger than ${MAX_BODY_BYTES} bytes.` };
+
+/** Names the field, never what stands in it. */
+function describe(issue: v.BaseIssue<unknown>): string {
+  return `${v.getDotPath(issue) ?? "body"}: expected ${issue.expected ?? issue.type}`;
+}
+
+export function readHeaders(request: Request): Read<ExecuteHeaders> {
+  const headers = v.safeParse(Headers, Object.fromEntries(request.headers));
+  return headers.success ? { ok: true, value: headers.output } : invalid(describe(headers.issues[0]));
+}
+
+async function readBounded(body: AsyncIterable<Uint8Array>): Promise<Buffer | null> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of body) {
+    size += chunk.byteLength;
+    if (size > MAX_BODY_BYTES) return null;
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks, size);
+}
+
+/** @param incoming The request's bytes; a body that breaks off rejects, and there is nobody left to answer. */
+export async function readInput(incoming: AsyncIterable<Uint8Array>, contentLength: string | undefined): Promise<Read<InputEnvelope>> {
+  if (Number(contentLength ?? 0) > MAX_BODY_BYTES) return tooLarge;
+  const bytes = await readBounded(incoming);
+  if (!bytes) return tooLarge;
+  let json: unknown;
+  try {
+    json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    return invalid("The body is not JSON in UTF-8.");
+  }
+  const input = v.safeParse(InputEnvelope, json);
+  if (!input.success) return invalid(describe(input.issues[0]));
+  const [major] = ENVELOPE_VERSION.split(".");
+  if (input.output.envelope_version.split(".")[0] !== major) return invalid(`envelope_version: this plugin speaks ${ENVELOPE_VERSION}`);
+  return { ok: true, value: input.output };
+}

@@ -1,0 +1,213 @@
+/** The state of one run of a plugin's graph. It is made for one request and dropped with it. */
+import type Anthropic from "@anthropic-ai/sdk";
+import type { NodeContext, Secret } from "./define-plugin.ts";
+import type { ArtifactRef, ExecutionEvent, InputEnvelope, Warning } from "./envelopes.ts";
+import { ContentPolicyRefusal } from "./errors.ts";
+import type { Manifest } from "./manifest.ts";
+import { type loadAnthropic, meteredClient } from "./metered-anthropic.ts";
+import { scopedArtifacts } from "./scoped-artifacts.ts";
+import { maskSecret, redactor } from "./secret.ts";
+import type { Seen } from "./usage-reader.ts";
+
+/** What the platform gives to one execution, apart from its input. */
+export interface Runtime {
+  llmGatewayUrl: string;
+  llmToken: string;
+  scopeGatewayUrl: string;
+  scopedToken: string;
+  /** False when the llm-gateway answers from its offline model. */
+  hasModel: boolean;
+  /** When the platform stops waiting; `null` leaves only the plugin's own time-out. */
+  deadline: Date | null;
+  /** Aborted when the platform hangs up or the process is told to stop. */
+  signal: AbortSignal;
+  /** Headers that go along with every call to the platform. */
+  trace: Readonly<Record<string, string>>;
+  /** Told of each node that ends, for the log. */
+  onNodeEnd?(node: string, durationMs: number, outcome: "completed" | "failed"): void;
+}
+
+/** More are dropped: a loop that reports must not fill the platform's memory. */
+const MAX_REPORTS = 1000;
+const MAX_WARNINGS = 50;
+const MAX_ARTIFACTS = 100;
+const WARN_AT = 0.8;
+
+export interface ExecutionParts {
+  manifest: Manifest;
+  input: InputEnvelope;
+  secrets: Readonly<Record<string, string>>;
+  config: Readonly<Record<string, unknown>>;
+  onRefusal: "fail" | "continue";
+  runtime: Runtime;
+  anthropic: Awaited<ReturnType<typeof loadAnthropic>>;
+  signal: AbortSignal;
+  deadlineAt: number;
+  emit(event: ExecutionEvent): void;
+}
+
+export class Execution {
+  readonly signal: AbortSignal;
+  readonly redact: (text: string) => string;
+  readonly warnings: Warning[] = [];
+  readonly artifacts = new Map<string, ArtifactRef>();
+  tokensUsed = 0;
+  nodesRun = 0;
+  modelUsed: string | null = null;
+  refused = false;
+  /** The node that threw first, for the message of a failure. */
+  failedNode: string | null = null;
+  readonly #parts: ExecutionParts;
+  readonly #secrets: ReadonlyMap<string, Secret>;
+  readonly #occurrences = new Map<string, number>();
+  #reports = 0;
+  #isOver = false;
+  #warnedNearLimit = false;
+  #warnedExceeded = false;
+
+  constructor(parts: ExecutionParts) {
+    this.#parts = parts;
+    this.signal = parts.signal;
+    const declared = Object.entries(parts.secrets).filter(([name]) => parts.manifest.required_secret_names.includes(name));
+    this.#secrets = new Map(declared.map(([name, value]) => [name, maskSecret(value)]));
+    this.redact = redactor([...Object.values(parts.secrets), parts.runtime.llmToken, parts.runtime.scopedToken]);
+  }
+
+  get budgetExceeded(): boolean {
+    return this.tokensUsed > this.#parts.manifest.token_budget;
+  }
+
+  /** The boundary around every node: cancel, budget, progress. */
+  async runNode<Patch>(name: string, signal: AbortSignal, run: (ctx: NodeContext) => Patch | Promise<Patch>): Promise<Patch> {
+    this.checkBoundary();
+    signal.throwIfAborted();
+    const startedAt = performance.now();
+    let outcome: "completed" | "failed" = "failed";
+    this.nodesRun += 1;
+    this.#emit({ type: "node_started", node: name });
+    try {
+      const patch = await run(this.#contextFor(name, signal));
+      this.checkBoundary();
+      outcome = "completed";
+      return patch;
+    } catch (error) {
+      if (!signal.aborted) this.failedNode ??= name;
+      throw error;
+    } finally {
+      const durationMs = Math.round((performance.now() - startedAt) * 1000) / 1000;
+      if (outcome === "completed") this.#emit({ type: "node_finished", node: name, duration_ms: durationMs });
+      if (!this.#isOver) this.#parts.runtime.onNodeEnd?.(name, durationMs, outcome);
+    }
+  }
+
+  /** Also called once after the graph, for calls whose last node has ended before their usage was read. */
+  checkBoundary(): void {
+    this.signal.throwIfAborted();
+    const { token_budget: limit } = this.#parts.manifest;
+    if (this.budgetExceeded && !this.#warnedExceeded) {
+      this.#warnedExceeded = true;
+      this.warn({ code: "TOKEN_BUDGET_EXCEEDED", message: `${this.tokensUsed} tokens were used of a budget of ${limit}; the task went on.` });
+    } else if (this.tokensUsed >= limit * WARN_AT && !this.#warnedNearLimit && !this.#warnedExceeded) {
+      this.#warnedNearLimit = true;
+      this.warn({ code: "TOKEN_BUDGET_NEAR_LIMIT", message: `${this.tokensUsed} tokens were used of a budget of ${limit}.` });
+    }
+    if (this.refused && this.#parts.onRefusal === "fail") throw new ContentPolicyRefusal("the model refused this content");
+  }
+
+  warn(warning: Warning): void {
+    if (this.#isOver || this.warnings.length >= MAX_WARNINGS) return;
+    const clean = { code: String(warning.code).slice(0, 64), message: this.redact(String(warning.message)).slice(0, 2000) };
+    this.warnings.push(clean);
+    this.#emit({ type: "warning", warning: clean });
+  }
+
+  /** A node that ignores its signal may still run; from now on nobody hears it. */
+  end(): void {
+    this.#isOver = true;
+  }
+
+  #emit(event: ExecutionEvent): void {
+    if (!this.#isOver) this.#parts.emit(event);
+  }
+
+  #report(node: string, message: string): void {
+    if (this.#reports >= MAX_REPORTS) return;
+    this.#reports += 1;
+    this.#emit({ type: "report", node, message: this.redact(String(message)).slice(0, 500) });
+  }
+
+  #count(seen: Seen): void {
+    this.tokensUsed += seen.tokens;
+    this.modelUsed = seen.model ?? this.modelUsed;
+    if (!seen.refused || this.refused) return;
+    this.refused = true;
+    if (this.#parts.onRefusal === "continue") this.warn({ code: "CONTENT_POLICY_REFUSAL", message: "The model refused a part of this content." });
+  }
+
+  #countOccurrence(key: string): number {
+    const count = (this.#occurrences.get(key) ?? 0) + 1;
+    this.#occurrences.set(key, count);
+    return count;
+  }
+
+  #keep(ref: ArtifactRef): void {
+    if (!this.artifacts.has(ref.name) && this.artifacts.size >= MAX_ARTIFACTS) throw new RangeError(`a task holds at most ${MAX_ARTIFACTS} artifacts`);
+    this.artifacts.set(ref.name, ref);
+  }
+
+  #clientFor(node: string, signal: AbortSignal): Anthropic {
+    const { runtime, anthropic, deadlineAt } = this.#parts;
+    return meteredClient(anthropic, {
+      gatewayUrl: runtime.llmGatewayUrl,
+      token: runtime.llmToken,
+      node,
+      signal,
+      timeoutMs: Math.max(deadlineAt - Date.now(), 1),
+      trace: runtime.trace,
+      countOccurrence: (key) => this.#countOccurrence(key),
+      onSeen: (seen) => this.#count(seen),
+    });
+  }
+
+  /** A node's view of the execution. The client is made when it is first asked for: most nodes call no model. */
+  #contextFor(node: string, signal: AbortSignal): NodeContext {
+    const execution = this;
+    const { manifest, input, config, runtime } = this.#parts;
+    let client: Anthropic | undefined;
+    let artifacts: NodeContext["artifacts"] | undefined;
+    return {
+      input,
+      config,
+      model: manifest.model,
+      hasModel: runtime.hasModel,
+      signal,
+      secret: (name) => this.#secrets.get(name) ?? null,
+      report: (message) => this.#report(node, message),
+      warn: (warning) => this.warn(warning),
+      get anthropic() {
+        client ??= execution.#clientFor(node, signal);
+        return client;
+      },
+      get artifacts() {
+        artifacts ??= scopedArtifacts({
+          gatewayUrl: runtime.scopeGatewayUrl,
+          token: runtime.scopedToken,
+          scopes: manifest.required_scopes,
+          signal,
+          trace: runtime.trace,
+          onStored: (ref) => execution.#keep(ref),
+        });
+        return artifacts;
+      },
+      budget: {
+        limit: manifest.token_budget,
+        get used() {
+          return execution.tokensUsed;
+        },
+        get exceeded() {
+          return execution.budgetExceeded;
+        },
+      },
+    };
+  }
+}

@@ -1,0 +1,252 @@
+/** Gives a plugin its HTTP service, as Knative runs it. The only module of the SDK that reads the environment and listens. */
+import { randomUUID } from "node:crypto";
+import { createServer, type ServerResponse } from "node:http";
+import { getRequestListener, type HttpBindings } from "@hono/node-server";
+import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
+import { type Context, Hono } from "hono";
+import * as v from "valibot";
+import { HealthStatus, type Plugin } from "./define-plugin.ts";
+import type { ExecutionEvent, InputEnvelope, OutputEnvelope } from "./envelopes.ts";
+import { Stopped } from "./errors.ts";
+import { type Ending, execute } from "./execute.ts";
+import { type ExecuteHeaders, readHeaders, readInput } from "./execute-request.ts";
+import { errorType } from "./failure.ts";
+import { framesOf, type Log, logToStdout } from "./log.ts";
+
+export interface ServeOptions {
+  /** Default `PORT`, else 8080; 0 takes a free one. */
+  port?: number;
+  /** Default all interfaces. */
+  hostname?: string;
+  /** Base URL of the llm-gateway; default `LLM_GATEWAY_URL`. */
+  llmGatewayUrl?: string;
+  /** Base URL of the scope-gateway; default `SCOPE_GATEWAY_URL`. */
+  scopeGatewayUrl?: string;
+  /** Drain and exit on SIGTERM and SIGINT; default true. */
+  signals?: boolean;
+  /** Default JSON lines on stdout. */
+  log?: Log;
+  /** Told of every execution's end with what was thrown, inside this process; for tests. */
+  onEnd?(ending: Ending, input: InputEnvelope): void;
+}
+
+export interface PluginServer {
+  readonly port: number;
+  readonly url: string;
+  /** Refuses new executions, waits for those that run (at most the plugin's time-out, then they are stopped), and closes. */
+  close(): Promise<void>;
+}
+
+const ALIVE_MS = 5000;
+const HEALTH_TIMEOUT_MS = 5000;
+/** Time for executions that were told to stop to send their last line. */
+const STOP_GRACE_MS = 2000;
+
+/** RELIABILITY 2.2. Idle connections outlive those of any proxy before us, so that it never writes into a closing one. */
+const CONNECTION_LIMITS = { keepAliveTimeout: 65_000, headersTimeout: 10_000, requestTimeout: 30_000 };
+
+function baseUrl(name: string, given: string | undefined): string {
+  const text = given ?? process.env[name] ?? "";
+  if (!URL.canParse(text)) throw new Error(`${name} must be the gateway's base URL`);
+  return text.replace(/\/+$/, "");
+}
+
+function portFrom(given: number | undefined): number {
+  const port = given ?? Number(process.env.PORT ?? 8080);
+  if (!Number.isInteger(port) || port < 0 || port > 65535) throw new Error("PORT must be a number from 0 to 65535");
+  return port;
+}
+
+function requestIdOf(c: Context): string {
+  const given = c.req.header("aau-request-id") ?? "";
+  return /^[\w-]{1,128}$/.test(given) ? given : `req_${randomUUID()}`;
+}
+
+async function askHealth({ definition }: Plugin): Promise<HealthStatus> {
+  if (!definition.health) return { status: "healthy", components: {}, message: null };
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error("late")), HEALTH_TIMEOUT_MS);
+  });
+  try {
+    return v.parse(HealthStatus, await Promise.race([Promise.resolve(definition.health()), late]));
+  } catch {
+    return { status: "unhealthy", components: {}, message: "The plugin's own health check failed." };
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Everything about one running service; `serve` below gives it a socket. */
+class PluginService {
+  readonly app = new Hono<{ Bindings: HttpBindings }>();
+  readonly #plugin: Plugin;
+  readonly #log: Log;
+  readonly #gateways: { llmGatewayUrl: string; scopeGatewayUrl: string };
+  readonly #onEnd: ServeOptions["onEnd"];
+  readonly #running = new Map<AbortController, Promise<void>>();
+  readonly #totals: Record<OutputEnvelope["status"], number> = { success: 0, partial: 0, failed: 0 };
+  #isDraining = false;
+
+  constructor(plugin: Plugin, options: ServeOptions) {
+    this.#plugin = plugin;
+    this.#log = options.log ?? logToStdout(plugin.name);
+    this.#onEnd = options.onEnd;
+    this.#gateways = {
+      llmGatewayUrl: baseUrl("LLM_GATEWAY_URL", options.llmGatewayUrl),
+      scopeGatewayUrl: baseUrl("SCOPE_GATEWAY_URL", options.scopeGatewayUrl),
+    };
+    this.app.post("/execute", (c) => this.#answerExecute(c));
+    this.app.get("/manifest", (c) => c.json(plugin.manifest));
+    this.app.get("/health/liveness", (c) => c.text("ok"));
+    this.app.get("/health/readiness", (c) => (this.#isDraining ? c.text("draining", 503) : c.text("ok")));
+    this.app.get("/health", async (c) => {
+      const health = await askHealth(plugin);
+      return c.json(health, health.status === "unhealthy" ? 503 : 200);
+    });
+    this.app.get("/metrics", (c) => c.text(this.#metrics(), 200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" }));
+    this.app.notFound((c) => this.#refuse(c, 404, "NOT_FOUND", "There is nothing at this path."));
+    this.app.onError((error, c) => {
+      this.#log({ level: "error", message: "Request failed", error_type: errorType(error), frames: framesOf(error) });
+      return this.#refuse(c, 500, "INTERNAL", "The plugin's server failed.");
+    });
+  }
+
+  #refuse(c: Context, status: 404 | 413 | 422 | 500 | 503, code: string, message: string, headers: Record<string, string> = {}): Response {
+    return c.json({ error: { code, message, request_id: requestIdOf(c) } }, status, headers);
+  }
+
+  #refuseDraining(c: Context): Response {
+    return this.#refuse(c, 503, "PLUGIN_UNAVAILABLE", "The plugin's process is being stopped.", { "retry-after": "1", connection: "close" });
+  }
+
+  #metrics(): string {
+    const label = `plugin="${this.#plugin.name}"`;
+    const totals = Object.entries(this.#totals).map(([status, count]) => `aau_plugin_executions_total{${label},status="${status}"} ${count}`);
+    return [
+      "# TYPE aau_plugin_executions_in_flight gauge",
+      `aau_plugin_executions_in_flight{${label}} ${this.#running.size}`,
+      "# TYPE aau_plugin_executions_total counter",
+      ...totals,
+      "",
+    ].join("\n");
+  }
+
+  async #answerExecute(c: Context<{ Bindings: HttpBindings }>): Promise<Response> {
+    const { incoming, outgoing } = c.env;
+    if (this.#isDraining) return this.#refuseDraining(c);
+    const headers = readHeaders(c.req.raw);
+    if (!headers.ok) return this.#refuse(c, headers.status, headers.code, headers.message);
+    const input = await readInput(incoming, incoming.headers["content-length"]);
+    // What is left of a refused body would be read as the next request.
+    if (!input.ok) return this.#refuse(c, input.status, input.code, input.message, input.status === 413 ? { connection: "close" } : {});
+
+    // The drain may have begun while the body came in.
+    if (this.#isDraining) return this.#refuseDraining(c);
+
+    const stop = new AbortController();
+    const onClose = () => {
+      if (!outgoing.writableFinished) stop.abort(new Stopped("gone", "the platform hung up"));
+    };
+    outgoing.once("close", onClose);
+    const run = this.#run(outgoing, input.value, headers.value, requestIdOf(c), stop.signal).finally(() => this.#running.delete(stop));
+    this.#running.set(stop, run);
+    await run;
+    return RESPONSE_ALREADY_SENT;
+  }
+
+  /** Writes to the socket itself: every event is one small chunk that leaves at once, and the last one ends the answer. */
+  async #run(outgoing: ServerResponse, input: InputEnvelope, headers: ExecuteHeaders, requestId: string, signal: AbortSignal): Promise<void> {
+    const line = (event: ExecutionEvent) => `${JSON.stringify(event)}\n`;
+    outgoing.writeHead(200, { "content-type": "application/x-ndjson", "cache-control": "no-store", "aau-request-id": requestId });
+    outgoing.flushHeaders();
+    const alive = setInterval(() => outgoing.write(line({ type: "alive" })), ALIVE_MS);
+    const startedAt = performance.now();
+    const about = { task_id: input.task_id, tenant_id: input.context.tenant_id, request_id: requestId };
+    try {
+      const ending = await execute(
+        this.#plugin,
+        input,
+        {
+          ...this.#gateways,
+          llmToken: headers["aau-llm-token"],
+          scopedToken: headers["aau-scoped-token"],
+          hasModel: headers["aau-models"] === "live",
+          deadline: headers["aau-deadline"] ?? null,
+          signal,
+          trace: { "aau-request-id": requestId, ...(headers.traceparent && { traceparent: headers.traceparent }) },
+          onNodeEnd: (node, duration_ms, outcome) => this.#log({ level: "info", message: `Node ${outcome}`, ...about, node, duration_ms }),
+        },
+        (event) => outgoing.write(line(event)),
+      );
+      const { envelope, thrown } = ending;
+      this.#totals[envelope.status] += 1;
+      this.#onEnd?.(ending, input);
+      outgoing.end(line({ type: "output", envelope }));
+      this.#log({
+        level: envelope.error_cause === "plugin" ? "error" : "info",
+        message: "Execution finished",
+        ...about,
+        duration_ms: Math.round(performance.now() - startedAt),
+        tokens_used: envelope.execution_meta.tokens_used,
+        status: envelope.status,
+        ...(envelope.status === "failed" && {
+          error_code: envelope.error_code,
+          error_cause: envelope.error_cause,
+          error_type: errorType(thrown),
+          frames: framesOf(thrown),
+        }),
+      });
+    } finally {
+      clearInterval(alive);
+    }
+  }
+
+  async drain(): Promise<void> {
+    this.#isDraining = true;
+    const settled = Promise.allSettled(this.#running.values());
+    const timer = setTimeout(() => {
+      for (const controller of this.#running.keys()) controller.abort(new Stopped("shutdown", "the process is being stopped"));
+    }, this.#plugin.manifest.timeout_seconds * 1000);
+    await settled;
+    clearTimeout(timer);
+  }
+}
+
+/**
+ * Serves a plugin: `POST /execute`, `GET /manifest`, `/health`, `/health/readiness`, `/health/liveness`, `/metrics`.
+ *
+ * @returns once it listens.
+ * @throws Error that names the setting which is missing.
+ */
+export async function serve(plugin: Plugin, options: ServeOptions = {}): Promise<PluginServer> {
+  const service = new PluginService(plugin, options);
+  const server = createServer(CONNECTION_LIMITS, getRequestListener(service.app.fetch, { overrideGlobalObjects: false }));
+  server.maxHeadersCount = 100;
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(portFrom(options.port), options.hostname, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
+  const address = server.address();
+  const port = typeof address === "object" && address ? address.port : 0;
+
+  let closing: Promise<void> | undefined;
+  const close = () => {
+    closing ??= service.drain().then(
+      () =>
+        new Promise<void>((resolve) => {
+          server.close(() => resolve());
+          server.closeIdleConnections();
+          setTimeout(() => server.closeAllConnections(), STOP_GRACE_MS).unref();
+        }),
+    );
+    return closing;
+  };
+  if (options.signals ?? true) {
+    for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => void close().then(() => process.exit(0)));
+  }
+  return { port, url: `http://127.0.0.1:${port}`, close };
+}
