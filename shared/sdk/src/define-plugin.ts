@@ -67,15 +67,15 @@ export interface PluginDefinition<State> {
   name: string;
   version: string;
   description: string;
-  capabilities: string[];
+  capabilities: readonly string[];
   category: string;
-  dependencies?: { name: string; version: string }[];
+  dependencies?: readonly { name: string; version: string }[];
   inputSchema?: Record<string, unknown>;
   envelopeVersion?: "1.0";
   estimatedLatency: "fast" | "medium" | "slow";
-  requiredScopes?: string[];
-  requiredSecretNames?: string[];
-  egressHosts?: string[];
+  requiredScopes?: readonly string[];
+  requiredSecretNames?: readonly string[];
+  egressHosts?: readonly string[];
   /** Default `claude-sonnet-4-6`. */
   model?: string;
   temperature?: number;
@@ -96,7 +96,9 @@ export interface PluginDefinition<State> {
   finish(state: State, input: InputEnvelope): PluginResult;
 }
 
-export interface Plugin<State = unknown> {
+/** Whoever runs a plugin knows nothing of its state, hence the default. */
+// biome-ignore lint/suspicious/noExplicitAny: LangGraph's graphs are invariant in their state, so no other type stands for all plugins.
+export interface Plugin<State = any> {
   readonly kind: "plugin";
   readonly name: string;
   readonly manifest: Manifest;

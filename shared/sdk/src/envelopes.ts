@@ -25,7 +25,9 @@ export const Attachment = v.object({
 export type Attachment = v.InferOutput<typeof Attachment>;
 
 export const Turn = v.object({ role: v.picklist(["user", "assistant"]), content: v.string() });
+export type Turn = v.InferOutput<typeof Turn>;
 export const KnowledgeChunk = v.object({ content: v.string(), source_url: v.nullable(v.string()), similarity: v.number() });
+export type KnowledgeChunk = v.InferOutput<typeof KnowledgeChunk>;
 
 export const InputEnvelope = v.object({
   task_id: v.string(),

@@ -10,7 +10,7 @@ export const Semver = v.pipe(
 );
 
 export const SCOPES = ["context:read", "store:read", "store:write", "plugin:chain", "knowledge:read", "knowledge:write"] as const;
-const SecretScope = v.pipe(v.string(), v.regex(/^secrets:[a-z][a-z0-9_]{0,62}$/));
+const SecretScope = v.pipe(v.string(), v.regex(/^secrets:[a-z][a-z0-9_]{0,62}$/, "unknown scope"));
 export const PluginScope = v.union([v.picklist(SCOPES), SecretScope], "unknown scope");
 
 export const Manifest = v.object({

@@ -1,0 +1,179 @@
+/** The two gateways that a plugin may call, on a local port: a model that follows a script, and a store in memory. */
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { createServer, type ServerResponse } from "node:http";
+import { getRequestListener, type HttpBindings } from "@hono/node-server";
+import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
+import { type Context, Hono } from "hono";
+import * as v from "valibot";
+import { eventsOf, MessagesRequest, type ModelAnswer, type ModelCall, messageOf, offlineAnswer, type ScriptedUsage } from "./model-script.ts";
+
+/** Who a capability token was made for. */
+export interface Holder {
+  tenantId: string;
+  taskId: string;
+  scopes: readonly string[];
+  isOver: boolean;
+}
+
+export interface RecordedCall {
+  kind: "model" | "artifact";
+  method: string;
+  /** Decoded. */
+  path: string;
+  body: string;
+  requestId: string | null;
+  /** `null` when the token was none of ours. */
+  holder: Holder | null;
+  /** The task was already over when the call came. */
+  isLate: boolean;
+}
+
+export interface RecordedModelCall extends RecordedCall {
+  kind: "model";
+  call: ModelCall;
+  usage: ScriptedUsage | null;
+  /** Resolves when the connection is closed, `true` if that was before the answer was complete. */
+  closed: Promise<boolean>;
+}
+
+export interface StoredArtifact {
+  name: string;
+  mediaType: string;
+  content: Uint8Array;
+}
+
+type Env = { Bindings: HttpBindings };
+
+function isModelCall(call: RecordedCall): call is RecordedModelCall {
+  return call.kind === "model";
+}
+
+export class PlatformStandIn {
+  readonly calls: RecordedCall[] = [];
+  readonly holders = new Map<string, Holder>();
+  /** What went wrong in the script itself; the harness rethrows it where the test can see it. */
+  scriptError: Error | null = null;
+  url = "";
+  readonly #answer: ((call: ModelCall) => ModelAnswer | Promise<ModelAnswer>) | null;
+  readonly #files = new Map<string, Map<string, StoredArtifact>>();
+  readonly #app = new Hono<Env>();
+  readonly #server = createServer(getRequestListener(this.#app.fetch, { overrideGlobalObjects: false }));
+
+  /** @param answer `null` plays a platform without a provider's key. */
+  constructor(answer: ((call: ModelCall) => ModelAnswer | Promise<ModelAnswer>) | null) {
+    this.#answer = answer;
+    this.#app.post("/internal/llm/v1/messages", (c) => this.#message(c));
+    this.#app.put("/internal/scoped/artifacts/:name", (c) => this.#put(c));
+    this.#app.get("/internal/scoped/artifacts/:name", (c) => this.#get(c));
+  }
+
+  get modelCalls(): RecordedModelCall[] {
+    return this.calls.filter(isModelCall);
+  }
+
+  artifactsOf(taskId: string): ReadonlyMap<string, StoredArtifact> {
+    return this.#files.get(taskId) ?? new Map();
+  }
+
+  async listen(): Promise<void> {
+    this.#server.listen(0, "127.0.0.1");
+    await once(this.#server, "listening");
+    const address = this.#server.address();
+    if (typeof address === "object" && address) this.url = `http://127.0.0.1:${address.port}`;
+  }
+
+  async close(): Promise<void> {
+    if (!this.#server.listening) return;
+    const closed = once(this.#server, "close");
+    this.#server.close();
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  #record(c: Context<Env>, kind: RecordedCall["kind"], token: string | undefined, body: string): RecordedCall {
+    const holder = this.holders.get(token ?? "") ?? null;
+    const recorded = { kind, method: c.req.method, path: decodeURIComponent(c.req.path), body, requestId: c.req.header("aau-request-id") ?? null, holder, isLate: holder?.isOver ?? false };
+    this.calls.push(recorded);
+    return recorded;
+  }
+
+  async #message(c: Context<Env>): Promise<Response> {
+    const recorded = this.#record(c, "model", c.req.header("x-api-key") ?? bearer(c), await c.req.text());
+    if (!recorded.holder) return providerError(c, 401, "authentication_error", "unknown token");
+    const body = v.safeParse(MessagesRequest, JSON.parse(recorded.body));
+    if (!body.success) return providerError(c, 400, "invalid_request_error", body.issues[0].message);
+    const { outgoing } = c.env;
+    const call: ModelCall = {
+      node: decodeURIComponent(c.req.header("aau-node") ?? ""),
+      occurrence: Number(c.req.header("aau-occurrence")),
+      tenantId: recorded.holder.tenantId,
+      model: body.output.model,
+      stream: body.output.stream,
+      body: body.output,
+    };
+    const closed = new Promise<boolean>((resolve) => outgoing.once("close", () => resolve(!outgoing.writableFinished)));
+    const modelCall = Object.assign(recorded, { kind: "model" as const, call, usage: null as ScriptedUsage | null, closed });
+
+    let answer: ModelAnswer;
+    try {
+      answer = this.#answer ? await this.#answer(call) : offlineAnswer(call.body);
+    } catch (error) {
+      this.scriptError ??= error instanceof Error ? error : new Error(String(error));
+      return providerError(c, 400, "invalid_request_error", "the script has no answer");
+    }
+    if (typeof answer === "object" && "error" in answer) {
+      const { status, type, message = type, errorCode } = answer.error;
+      return providerError(c, status, type, message, errorCode);
+    }
+    if (typeof answer === "object" && "fault" in answer) return fault(outgoing, answer.fault, closed);
+    const message = messageOf(answer, call.body);
+    modelCall.usage = message.usage;
+    if (!call.stream) return c.json(message);
+    outgoing.writeHead(200, { "content-type": "text/event-stream" });
+    for (const event of eventsOf(message)) outgoing.write(event);
+    outgoing.end();
+    return RESPONSE_ALREADY_SENT;
+  }
+
+  async #put(c: Context<Env>): Promise<Response> {
+    const bytes = new Uint8Array(await c.req.arrayBuffer());
+    const { holder } = this.#record(c, "artifact", bearer(c), Buffer.from(bytes).toString());
+    if (!holder) return c.json({ error: { code: "AUTH_INVALID", message: "unknown token", request_id: "req_test" } }, 401);
+    if (!holder.scopes.includes("store:write")) return c.json({ error: { code: "FORBIDDEN_SCOPE", message: "store:write is missing", request_id: "req_test" } }, 403);
+    const name = c.req.param("name") ?? "";
+    const files = this.#files.get(holder.taskId) ?? new Map<string, StoredArtifact>();
+    this.#files.set(holder.taskId, files.set(name, { name, mediaType: c.req.header("content-type") ?? "application/octet-stream", content: bytes }));
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    return c.json({ artifact_id: `art_${sha256.slice(0, 26)}`, name, media_type: files.get(name)?.mediaType, size_bytes: bytes.byteLength, sha256 });
+  }
+
+  #get(c: Context<Env>): Response {
+    const { holder } = this.#record(c, "artifact", bearer(c), "");
+    if (!holder) return c.body(null, 401);
+    if (!holder.scopes.includes("store:read")) return c.body(null, 403);
+    const file = this.#files.get(holder.taskId)?.get(c.req.param("name") ?? "");
+    return file ? c.body(Buffer.from(file.content), 200, { "content-type": file.mediaType }) : c.body(null, 404);
+  }
+}
+
+function bearer(c: Context): string | undefined {
+  return c.req.header("authorization")?.replace(/^Bearer /, "");
+}
+
+function providerError(c: Context<Env>, status: number, type: string, message: string, errorCode?: string): Response {
+  const body = JSON.stringify({ type: "error", error: { type, message, ...(errorCode && { details: { error_code: errorCode } }) } });
+  c.env.outgoing.writeHead(status, { "content-type": "application/json" });
+  c.env.outgoing.end(body);
+  return RESPONSE_ALREADY_SENT;
+}
+
+async function fault(outgoing: HttpBindings["outgoing"] | ServerResponse, kind: "breaks_off" | "hangs", closed: Promise<boolean>): Promise<Response> {
+  if (kind === "breaks_off") {
+    outgoing.writeHead(200, { "content-type": "application/json" });
+    outgoing.write('{"type":"mess');
+    setImmediate(() => outgoing.destroy());
+  }
+  await closed;
+  return RESPONSE_ALREADY_SENT;
+}

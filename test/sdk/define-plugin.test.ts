@@ -1,0 +1,87 @@
+import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
+import { describe, expect, expectTypeOf, it } from "vitest";
+import { definePlugin, type NodeContext, node, type PluginDefinition } from "../../shared/sdk/src/index.ts";
+import { MANIFEST, pluginOf, succeed } from "./plugins.ts";
+
+describe("definePlugin", () => {
+  it("writes the manifest in snake_case, with its defaults", () => {
+    const { manifest, name } = pluginOf(() => "", { requiredScopes: ["store:write", "secrets:github_token"], requiredSecretNames: ["github_token"], fallback: "other-plugin" });
+    expect(name).toBe("under-test");
+    expect(manifest).toEqual({
+      name: "under-test",
+      version: "1.0.0",
+      description: "A plugin that a test makes up.",
+      capabilities: ["be tested"],
+      category: "testing",
+      estimated_latency: "fast",
+      dependencies: [],
+      input_schema: {},
+      envelope_version: "1.0",
+      required_scopes: ["store:write", "secrets:github_token"],
+      required_secret_names: ["github_token"],
+      egress_hosts: [],
+      model: "claude-sonnet-4-6",
+      temperature: 0,
+      max_retries: 2,
+      timeout_seconds: 120,
+      token_budget: 50_000,
+      fallback: "other-plugin",
+    });
+  });
+
+  it.each<[string, object]>([
+    ["name: a plugin's name is", { name: "соde-review" }],
+    ["version: must be a semantic version", { version: "1" }],
+    ["capabilities: Invalid length", { capabilities: [] }],
+    ["capabilities[1]: Invalid type", { capabilities: ["fine", 7] }],
+    ["estimatedLatency: Invalid type", { estimatedLatency: "soon" }],
+    ["requiredScopes[0]: unknown scope", { requiredScopes: ["store:delete"] }],
+    ["timeoutSeconds: Invalid value", { timeoutSeconds: 541 }],
+    ["dependencies[0].name: a plugin's name", { dependencies: [{ name: "X", version: "^1.0.0" }] }],
+    ["start: must be a function", { start: undefined }],
+    ["graph: must be a LangGraph StateGraph", { graph: null }],
+  ])("names the property that is wrong: %s", (message, wrong) => {
+    expect(() => pluginOf(() => "", wrong)).toThrow(`definePlugin: ${message}`);
+  });
+
+  it("does not compile the graph", () => {
+    const State = Annotation.Root({ answer: Annotation<string> });
+    const unfinished = new StateGraph(State).addNode("work", node(() => ({ answer: "" })));
+    expect(() => definePlugin({ ...MANIFEST, graph: unfinished, start: () => ({}), finish: () => succeed("") })).not.toThrow();
+  });
+
+  it("knows the state's type from the graph", () => {
+    const State = Annotation.Root({ count: Annotation<number>, list: Annotation<string[]>({ reducer: (a, b) => [...a, ...b], default: () => [] }) });
+    const graph = new StateGraph(State)
+      .addNode("inline", node((state: typeof State.State, ctx) => {
+        expectTypeOf(ctx).toEqualTypeOf<NodeContext>();
+        return { count: state.count + 1 };
+      }))
+      .addEdge(START, "inline")
+      .addEdge("inline", END);
+    const plugin = definePlugin({
+      ...MANIFEST,
+      graph: graph.compile(),
+      start: () => ({ count: 1 }),
+      finish(state) {
+        expectTypeOf(state.count).toEqualTypeOf<number>();
+        return succeed(state.list.join());
+      },
+    });
+    expectTypeOf(plugin.definition).toEqualTypeOf<PluginDefinition<typeof State.State>>();
+    // @ts-expect-error the state of a graph is what its finish reads
+    definePlugin({ ...MANIFEST, graph, start: () => ({}), finish: (state: { other: string }) => succeed(state.other) });
+  });
+});
+
+describe("node", () => {
+  it("says what is missing when the graph runs on its own", async () => {
+    const State = Annotation.Root({ answer: Annotation<string> });
+    const graph = new StateGraph(State)
+      .addNode("work", node(() => ({ answer: "" })))
+      .addEdge(START, "work")
+      .addEdge("work", END)
+      .compile();
+    await expect(graph.invoke({})).rejects.toThrow("runs only inside an execution");
+  });
+});
