@@ -1,6 +1,7 @@
 /** Gives a plugin its HTTP service, as Knative runs it. The only module of the SDK that reads the environment and listens. */
 import { randomUUID } from "node:crypto";
 import { createServer, type ServerResponse } from "node:http";
+import { setTimeout as wait } from "node:timers/promises";
 import { getRequestListener, type HttpBindings } from "@hono/node-server";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { type Context, Hono } from "hono";
@@ -39,8 +40,9 @@ export interface PluginServer {
 
 const ALIVE_MS = 5000;
 const HEALTH_TIMEOUT_MS = 5000;
-/** Time for executions that were told to stop to send their last line. */
+/** For executions that were told to stop to send their last line, and then for connections that never sent a request. */
 const STOP_GRACE_MS = 2000;
+const UNUSED_CONNECTION_MS = 100;
 
 /** RELIABILITY 2.2. Idle connections outlive those of any proxy before us, so that it never writes into a closing one. */
 const CONNECTION_LIMITS = { keepAliveTimeout: 65_000, headersTimeout: 10_000, requestTimeout: 30_000 };
@@ -182,6 +184,7 @@ class PluginService {
       const { envelope, thrown } = ending;
       this.#totals[envelope.status] += 1;
       this.#onEnd?.(ending, input);
+      const sent = new Promise<void>((resolve) => (outgoing.closed ? resolve() : outgoing.once("close", resolve)));
       outgoing.end(line({ type: "output", envelope }));
       this.#log({
         level: envelope.error_cause === "plugin" ? "error" : "info",
@@ -197,19 +200,25 @@ class PluginService {
           frames: framesOf(thrown),
         }),
       });
+      // Until its last byte has left, the execution counts as running, so a shutdown waits for it.
+      await sent;
     } finally {
       clearInterval(alive);
     }
   }
 
+  /** Waits for what runs, at most the plugin's time-out; then stops it, and waits a little more for its last line. */
   async drain(): Promise<void> {
     this.#isDraining = true;
+    const grace = new AbortController();
     const settled = Promise.allSettled(this.#running.values());
-    const timer = setTimeout(() => {
+    const stopped = wait(this.#plugin.manifest.timeout_seconds * 1000, undefined, { signal: grace.signal }).then(() => {
       for (const controller of this.#running.keys()) controller.abort(new Stopped("shutdown", "the process is being stopped"));
-    }, this.#plugin.manifest.timeout_seconds * 1000);
-    await settled;
-    clearTimeout(timer);
+      return wait(STOP_GRACE_MS, undefined, { signal: grace.signal });
+    });
+    await Promise.race([settled, stopped]);
+    stopped.catch(() => undefined);
+    grace.abort();
   }
 }
 
@@ -240,7 +249,7 @@ export async function serve(plugin: Plugin, options: ServeOptions = {}): Promise
         new Promise<void>((resolve) => {
           server.close(() => resolve());
           server.closeIdleConnections();
-          setTimeout(() => server.closeAllConnections(), STOP_GRACE_MS).unref();
+          setTimeout(() => server.closeAllConnections(), UNUSED_CONNECTION_MS);
         }),
     );
     return closing;
