@@ -3,10 +3,10 @@
  * sequences among them) and marks that reorder text would let it rewrite what the reader sees.
  */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it removes.
-const UNPRINTABLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]|[\u{e0000}-\u{e007f}]/gu;
+const UNPRINTABLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]|[\u{e0000}-\u{e007f}]|\p{Cs}/gu;
 
 export function printable(text: string): string {
-  return text.toWellFormed().replace(UNPRINTABLE, "\u{fffd}");
+  return text.replace(UNPRINTABLE, "\u{fffd}");
 }
 
 /** One line of at most `max` characters. */

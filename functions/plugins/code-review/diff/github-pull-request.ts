@@ -13,9 +13,12 @@ export interface PullRequest {
   number: number;
 }
 
-/** GitHub itself did not do what was asked; the caller did nothing wrong. */
-export class GitHubUnavailable extends Error {
-  override readonly name = "GitHubUnavailable";
+/**
+ * GitHub itself did not do what was asked. Told to the caller, who can wait or attach the diff, and not counted against this plugin: its
+ * circuit must not open for those who need no GitHub.
+ */
+function unavailable(what: string, cause?: unknown): CallerMistake {
+  return new CallerMistake(`${what}. Try again in a few minutes, or attach the diff.`, { cause });
 }
 
 const PULL_URL = /https:\/\/([a-z0-9.-]{1,253}(?::\d{1,5})?)\/([A-Za-z0-9][\w.-]{0,99})\/([\w.-]{1,100})\/pulls?\/(\d{1,9})\b/i;
@@ -66,7 +69,7 @@ function isRateLimited(response: Response): boolean {
 function refusal(response: Response, pull: PullRequest, hasToken: boolean): Error {
   const what = `${pull.owner}/${pull.repo}#${pull.number}`;
   if (isRateLimited(response)) {
-    return hasToken ? new GitHubUnavailable("GitHub's rate limit for this token is used up") : new CallerMistake("GitHub's limit for requests without a token is used up. Set the secret github_token, or attach the diff.");
+    return hasToken ? unavailable("GitHub's rate limit for this token is used up") : new CallerMistake("GitHub's limit for requests without a token is used up. Set the secret github_token, or attach the diff.");
   }
   switch (response.status) {
     case 401:
@@ -79,7 +82,7 @@ function refusal(response: Response, pull: PullRequest, hasToken: boolean): Erro
     case 422:
       return new CallerMistake(`GitHub does not make a diff for ${what}: it is too large. Attach the part that should be reviewed.`);
     default:
-      return new GitHubUnavailable(`GitHub answered ${response.status}`);
+      return unavailable(`GitHub answered ${response.status}`);
   }
 }
 
@@ -91,7 +94,7 @@ export interface FetchOptions {
 
 /**
  * @returns the unified diff.
- * @throws CallerMistake when the caller or the tenant's administrator can put it right; GitHubUnavailable when only GitHub can.
+ * @throws CallerMistake that says what to do: it is for the caller, the tenant's administrator, or a matter of waiting.
  */
 export async function fetchPullRequestDiff(pull: PullRequest, { base, token, signal }: FetchOptions): Promise<string> {
   checkHost(pull, base);
@@ -101,20 +104,20 @@ export async function fetchPullRequestDiff(pull: PullRequest, { base, token, sig
   let url = new URL(`${base.pathname.replace(/\/+$/, "")}/repos/${pull.owner}/${pull.repo}/pulls/${pull.number}`, base);
   try {
     for (let hop = 0; hop <= MAX_REDIRECTS; hop += 1) {
-      const response = await fetch(url, { headers, redirect: "manual", signal: limit });
+      const response = await fetch(url.href, { headers, redirect: "manual", signal: limit });
       if (response.ok) return await readCapped(response);
       await response.body?.cancel();
       const location = response.headers.get("location");
       if (![301, 302, 307, 308].includes(response.status) || !location) throw refusal(response, pull, token !== null);
-      const next = URL.canParse(location, url) ? new URL(location, url) : null;
+      const next = URL.canParse(location, url.href) ? new URL(location, url) : null;
       // A renamed repository redirects within the API. Anywhere else the token has no business.
-      if (next?.origin !== base.origin) throw new GitHubUnavailable("GitHub redirected to another host");
+      if (next?.origin !== base.origin) throw unavailable("GitHub redirected to another host");
       url = next;
     }
-    throw new GitHubUnavailable("GitHub redirected too often");
+    throw unavailable("GitHub redirected too often");
   } catch (error) {
     signal.throwIfAborted();
-    if (error instanceof CallerMistake || error instanceof GitHubUnavailable) throw error;
-    throw new GitHubUnavailable("GitHub could not be reached", { cause: error });
+    if (error instanceof CallerMistake) throw error;
+    throw unavailable("GitHub could not be reached", error);
   }
 }

@@ -72,11 +72,11 @@ const TOKEN_TYPES: Record<string, string> = { name: "Identifier", string: "Strin
 
 const tokenType = (type: { label: string; keyword?: string }): string => (type.keyword ? "Keyword" : (TOKEN_TYPES[type.label] ?? "Punctuator"));
 
-/** ESLint's parser interface. */
-export const babelForEslint = {
+/** ESLint's parser interface, for code of files with the same ending as `path`. */
+export const babelForEslint = (path: string) => ({
   meta: { name: "babel-for-eslint", version: "1.0.0" },
-  parseForESLint(text: string, options?: { filePath?: string }) {
-    const file = parseAny(text, options?.filePath ?? "file.js");
+  parseForESLint(text: string) {
+    const file = parseAny(text, path);
     const tokens: BabelToken[] = file.tokens ?? [];
     const place = ({ start, end, loc }: BabelToken) => ({ range: [start, end], loc });
     return {
@@ -87,4 +87,4 @@ export const babelForEslint = {
       }),
     };
   },
-};
+});

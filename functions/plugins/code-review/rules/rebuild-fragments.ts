@@ -10,11 +10,16 @@ import jsTokens from "js-tokens";
 import { type ChangedFile, type Fragment, type Line, newSide } from "../change.ts";
 import { parses, topLevelStatements } from "./babel-for-eslint.ts";
 
-/** Work allowed per review, in characters parsed: bounds what a diff made for slowness can cost to about two seconds. */
+/** Work allowed per review. It bounds what a diff made for slowness can cost to a few seconds. */
 export interface ParseAllowance {
-  characters: number;
+  /** Characters that may be parsed in attempts. */
+  attempts: number;
+  /** Characters that may be handed on to be linted. */
+  accepted: number;
 }
-export const newAllowance = (): ParseAllowance => ({ characters: 12_000_000 });
+export const newAllowance = (): ParseAllowance => ({ attempts: 5_000_000, accepted: 1_500_000 });
+/** What an attempt costs beside its text. */
+const ATTEMPT_COST = 300;
 
 const MAX_CLOSERS = 6;
 const MAX_ATTEMPTS = 40;
@@ -26,27 +31,33 @@ interface Brackets {
   unopened: { bracket: string; next: string }[];
   /** What closes the openers without a closer, in order. */
   closers: string;
-  startsInComment: boolean;
+  /** What the text lacks in front to be read as code: the start of a comment, of a template string, or of a chain of calls. */
+  start: string;
 }
 
 const CLOSER_OF: Record<string, string> = { "(": ")", "[": "]", "{": "}" };
 
-function readBrackets(text: string): Brackets {
+function startOf(text: string): string {
   const lines = text.split("\n").filter((line) => line.trim() !== "");
-  const isAllComment = lines.length > 0 && lines.every((line) => /^\s*\*/.test(line));
   const commentEnd = text.indexOf("*/");
   const commentStart = text.indexOf("/*");
-  const startsInComment = isAllComment || (commentEnd >= 0 && (commentStart < 0 || commentEnd < commentStart) && /^\s*\*/.test(lines[0] ?? ""));
+  const endsComment = commentEnd >= 0 && (commentStart < 0 || commentEnd < commentStart);
+  if (/^\s*\*/.test(lines[0] ?? "") && (endsComment || lines.every((line) => /^\s*\*/.test(line)))) return "/*";
+  return /^\s*(?:\.[^.]|\?[.?]|&&|\|\||[+=])/.test(lines[0] ?? "") ? "_" : "";
+}
+
+function readBrackets(text: string, start: string): Brackets {
   const unopened: Brackets["unopened"] = [];
   const open: { bracket: string; before: string }[] = [];
   let last = "";
-  let inComment = false;
-  for (const token of jsTokens(startsInComment ? `/*${text}` : text)) {
+  let unclosed = "";
+  for (const token of jsTokens(start + text)) {
     if (token.type === "WhiteSpace" || token.type === "LineTerminatorSequence" || token.type === "SingleLineComment") continue;
     if (token.type === "MultiLineComment") {
-      inComment = !token.closed;
+      unclosed = token.closed ? "" : "*/";
       continue;
     }
+    if (token.type === "NoSubstitutionTemplate" || token.type === "TemplateTail") unclosed = token.closed ? "" : "`";
     const before = last;
     last = token.value;
     if (before === "}" && unopened.at(-1)?.next === "" && open.length === 0) Object.assign(unopened.at(-1) ?? {}, { next: token.value });
@@ -57,7 +68,7 @@ function readBrackets(text: string): Brackets {
     else if (")]}".includes(token.value) && !open.pop()) unopened.push({ bracket: token.value, next: "" });
   }
   const closers = open.reverse().map(({ bracket, before }) => `${bracket === "`" ? "}`" : CLOSER_OF[bracket]}${before === "try" ? "finally{}" : before === "do" ? "while(_)" : ""}`);
-  return { unopened, closers: (inComment ? "*/" : "") + closers.join(""), startsInComment };
+  return { unopened, closers: unclosed + closers.join(""), start };
 }
 
 type Place = "statements" | "class" | "object" | "list";
@@ -82,6 +93,7 @@ const ROOTS: { head: string; tail: string; place: Place }[] = [
   { head: "switch(_){", tail: "}", place: "statements" },
   { head: "_(", tail: ")", place: "list" },
   { head: "interface _{", tail: "}", place: "class" },
+  { head: "_=(<>", tail: "</>)", place: "statements" },
 ];
 
 /** Heads that would make the unopened closers match, outermost first. */
@@ -93,22 +105,29 @@ function* headsFor(unopened: Brackets["unopened"], place: Place): Generator<stri
   }
 }
 
-function wrap(lines: readonly Line[], path: string, allowance: ParseAllowance): Fragment | null {
-  const text = lines.map((line) => line.text).join("\n");
-  if (text.trim() === "") return { head: "", lines, tail: "" };
-  const { unopened, closers, startsInComment } = readBrackets(text);
-  if (unopened.length > MAX_CLOSERS) return null;
+function wrapWith(brackets: Brackets, lines: readonly Line[], text: string, path: string, allowance: ParseAllowance): Fragment | null {
+  if (brackets.unopened.length > MAX_CLOSERS) return null;
   let attempts = 0;
   for (const root of ROOTS) {
-    for (const head of headsFor(unopened, root.place)) {
+    // Any text is text between two tags, so this root is only for what begins with one.
+    if (root.tail === "</>)" && !/^\s*</.test(text)) continue;
+    for (const head of headsFor(brackets.unopened, root.place)) {
       attempts += 1;
-      allowance.characters -= text.length + 200;
-      if (attempts > MAX_ATTEMPTS || allowance.characters < 0) return null;
-      const fragment = { head: `${root.head}${head}${startsInComment ? "/*" : ""}`, lines, tail: closers + root.tail };
+      allowance.attempts -= text.length + ATTEMPT_COST;
+      if (attempts > MAX_ATTEMPTS || allowance.attempts < 0) return null;
+      const fragment = { head: root.head + head + brackets.start, lines, tail: brackets.closers + root.tail };
       if (parses(fragmentText(fragment), path)) return fragment;
     }
   }
   return null;
+}
+
+/** An odd number of backticks: the text begins or ends inside a template string. Both readings are kept where both parse. */
+function wrap(lines: readonly Line[], path: string, allowance: ParseAllowance): Fragment[] {
+  const text = lines.map((line) => line.text).join("\n");
+  if (text.trim() === "") return [{ head: "", lines, tail: "" }];
+  const starts = text.split("`").length % 2 === 0 ? [startOf(text), "_=`"] : [startOf(text)];
+  return starts.flatMap((start) => wrapWith(readBrackets(text, start), lines, text, path, allowance) ?? []);
 }
 
 /** The text that is linted; its line 2 is the fragment's first line. */
@@ -155,25 +174,32 @@ function* cut(fragment: Fragment, path: string): Generator<Fragment> {
 }
 
 /** @returns the fragments, and how many changed lines are in none of them. */
-export function rebuildFragments(file: Pick<ChangedFile, "hunks" | "path">, allowance: ParseAllowance): { fragments: Fragment[]; unseen: number } {
+export async function rebuildFragments(file: Pick<ChangedFile, "hunks" | "path">, allowance: ParseAllowance, breathe: () => Promise<void>): Promise<{ fragments: Fragment[]; unseen: number }> {
   const fragments: Fragment[] = [];
   let unseen = 0;
   for (const hunk of file.hunks) {
+    await breathe();
     const lines = newSide(hunk);
-    if (!lines.some((line) => line.isChanged)) continue;
-    let found: Fragment | null = null;
+    const changed = lines.filter((line) => line.isChanged).length;
+    if (changed === 0) continue;
+    allowance.accepted -= lines.reduce((size, line) => size + line.text.length, ATTEMPT_COST);
+    if (allowance.accepted < 0 || allowance.attempts < 0) {
+      unseen += changed;
+      continue;
+    }
+    let found: Fragment[] = [];
     for (const part of trimmed(lines)) {
       found = wrap(part, file.path, allowance);
-      if (found || allowance.characters < 0) break;
+      if (found.length > 0 || allowance.attempts < 0) break;
     }
-    if (found) {
-      fragments.push(...cut(found, file.path));
+    if (found.length > 0) {
+      for (const fragment of found) fragments.push(...cut(fragment, file.path));
       continue;
     }
     for (const run of changedRuns(lines)) {
       const alone = wrap(run, file.path, allowance);
-      if (alone) fragments.push(alone);
-      else unseen += run.length;
+      fragments.push(...alone);
+      if (alone.length === 0) unseen += run.length;
     }
   }
   return { fragments, unseen };
