@@ -13,7 +13,7 @@ import { Refusal } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { newId } from "../ids.ts";
 import { eventsOf, Message, type MessageReader } from "../models/message-stream.ts";
-import { BadRequest, errorEvent, errorResponse, errorTypeOf, type MessagesError, parseJson, type ReadRequest, readMessagesRequest } from "../models/messages-api.ts";
+import { BadRequest, errorEvent, errorResponse, errorTypeOf, type MessagesError, parseJson, type ReadRequest, readMessagesRequest, writeMessagesRequest } from "../models/messages-api.ts";
 import type { Upstream, UpstreamAnswer } from "../models/upstream.ts";
 import type { Signals } from "../redis/signals.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
@@ -48,10 +48,12 @@ export async function callModel(request: ModelCallRequest, { db, upstream, signa
   const refuse = (error: MessagesError) => errorResponse({ requestId, ...error });
 
   let read: ReadRequest;
+  let outgoing: Buffer;
   const occurrence = v.safeParse(Occurrence, request.header("aau-occurrence"));
   try {
     if (!occurrence.success) throw new BadRequest("aau-occurrence: must be a number from 1");
     read = readMessagesRequest(bodyBytes);
+    outgoing = writeMessagesRequest({ ...read.body, model: upstream.resolveModel(read.body.model) });
   } catch (error) {
     if (error instanceof BadRequest) return refuse({ status: 400, type: "invalid_request_error", message: error.message, code: "INVALID_INPUT" });
     throw error;
@@ -60,8 +62,6 @@ export async function callModel(request: ModelCallRequest, { db, upstream, signa
   const id = newId("call");
   const node = request.header("aau-node") ?? "";
   const model = upstream.resolveModel(read.body.model);
-  // What was checked is what is sent: a body that two parsers read differently cannot carry anything past the checks.
-  const outgoing = Buffer.from(JSON.stringify({ ...read.body, model }));
   let opened: OpenedCall;
   try {
     opened = await openCall(db, capability, {
