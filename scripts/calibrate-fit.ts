@@ -15,8 +15,8 @@ export interface Sample {
 const ROUNDS = 40;
 const RIDGE = 1e-5;
 const FOLDS = 5;
-/** The direct route may be wrong once in fifty times. */
-const DIRECT_PRECISION = 0.98;
+/** Of the direct routes, over catalogues of all sizes. A higher line loses many right routes before it loses a wrong one. */
+const DIRECT_PRECISION = 0.965;
 /** SPEC 14.1: recall above 95 %. */
 const KEPT = 0.95;
 

@@ -4,6 +4,7 @@ import { join, relative } from "node:path";
 import type { AnyFunction } from "../../shared/host/declare.ts";
 import { allNeeds } from "../../shared/host/needs.ts";
 import { type FunctionFile, findFunctions, loadFunctions, ROOT } from "../functions.ts";
+import { openerFile } from "../opener-file.ts";
 
 /**
  * `cached` starts through a launcher with V8's code cache, for what Knative starts while somebody waits. `module` is a plain ES
@@ -27,14 +28,12 @@ const inRepository = (file: string) => {
   return JSON.stringify(path.startsWith("..") ? path : `./${path}`);
 };
 
-const kebab = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-
 function functionSource(file: string, fn: AnyFunction): string {
   const needs = allNeeds(fn);
   return [
     `import { serveFunction } from "./shared/host/serve.ts";`,
     `import fn from ${inRepository(file)};`,
-    ...needs.map((need) => `import { opener as ${need} } from "./shared/host/resources/${kebab(need)}.ts";`),
+    ...needs.map((need) => `import { opener as ${need} } from ${JSON.stringify(openerFile(need))};`),
     `export const start = () => serveFunction(fn, { ${needs.join(", ")} });`,
   ].join("\n");
 }

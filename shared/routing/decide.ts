@@ -34,11 +34,22 @@ export type Decision =
   | { readonly kind: "unsure"; readonly method: RoutingMethod; readonly candidates: readonly Candidate[] }
   | { readonly kind: "none"; readonly method: RoutingMethod; readonly closest: readonly Candidate[] };
 
-/** The calibrated row of the model, with the operator's own CHAIN_THRESHOLD and CONFIDENCE_MIN where they are set. */
+/**
+ * The calibrated row of the model, with the operator's own CHAIN_THRESHOLD and CONFIDENCE_MIN where they are set. Throws for a model without a
+ * row and for lines that are no probabilities: call it at start, not at the first task.
+ */
 export function thresholdsFor(model: string, own: { chainThreshold?: number; confidenceMin?: number } = {}): RoutingThresholds {
-  const row = THRESHOLDS[model];
+  const row = Object.hasOwn(THRESHOLDS, model) ? THRESHOLDS[model] : undefined;
   if (row === undefined) throw new Error(`the embedding model ${model} has no routing thresholds: run npm run calibrate -- --write`);
-  return { ...row, chainThreshold: own.chainThreshold ?? row.chainThreshold, confidenceMin: own.confidenceMin ?? row.confidenceMin };
+  const chainThreshold = probability("CHAIN_THRESHOLD", own.chainThreshold ?? row.chainThreshold);
+  const confidenceMin = probability("CONFIDENCE_MIN", own.confidenceMin ?? row.confidenceMin);
+  if (confidenceMin > chainThreshold) throw new RangeError(`CONFIDENCE_MIN (${confidenceMin}) must not be above CHAIN_THRESHOLD (${chainThreshold})`);
+  return { ...row, chainThreshold, confidenceMin };
+}
+
+function probability(name: string, value: number): number {
+  if (!(value >= 0 && value <= 1)) throw new RangeError(`${name} is a probability from 0 to 1, not ${value}`);
+  return value;
 }
 
 const CLOSEST = 3;

@@ -1,11 +1,13 @@
 /** How the offline model cuts a text into words, and how much each word counts. */
 
-/** Nothing after this is read: the wish stands at the beginning or the end of a command, what lies between is pasted material. */
+/** The wish stands at the beginning or the end of a command; what lies between is often pasted material, of which a part is enough. */
 const HEAD_CHARACTERS = 3_000;
 const TAIL_CHARACTERS = 1_000;
 const HEAD_WORDS = 64;
 const TAIL_WORDS = 16;
-const MIDDLE_WEIGHT = 0.2;
+const TAIL_WEIGHT = 0.5;
+/** All that lies between the first line and the last counts together like this many words at most. */
+const MIDDLE_WORDS = 12;
 const LONGEST_WORD = 40;
 
 /** Not zero, so that a text of nothing but such words still has a direction. */
@@ -22,6 +24,10 @@ const STOP_WORDS = new Set(
     .split(/\s+/),
 );
 
+export function isStopWord(word: string): boolean {
+  return STOP_WORDS.has(word);
+}
+
 export interface WeightedWord {
   readonly text: string;
   /** 0 to 1, from the word's place and whether it is a stop word; how rare the word is comes later. */
@@ -30,25 +36,30 @@ export interface WeightedWord {
 
 /** Letters of any alphabet, accents removed; `camelCase` is two words, `TCK-812` and `total()` keep what their shape says. */
 export function wordsOf(text: string): WeightedWord[] {
-  const words = cut(text)
-    .normalize("NFKD")
-    .replace(/\p{M}+/gu, "")
-    .replace(/\b[A-Z]{2,10}-\d{1,7}\b/g, " $& ticketreference ")
-    .replace(/\w\(\)/g, "$& functioncall ")
-    .replace(/(\p{Ll})(\p{Lu})/gu, "$1 $2")
-    .toLowerCase()
-    .match(/\p{L}+/gu);
-  if (words === null) return [];
-  return words.map((word, i) => ({ text: word.slice(0, LONGEST_WORD), weight: placeWeight(i, words.length) * (STOP_WORDS.has(word) ? STOP_WORD_WEIGHT : 1) }));
+  const lines = cut(text).split("\n").map(split).filter((words) => words.length > 0);
+  const words = lines.flat();
+  const head = Math.min(HEAD_WORDS, lines[0]?.length ?? 0);
+  const tail = words.length - Math.min(TAIL_WORDS, lines.length > 1 ? (lines.at(-1)?.length ?? 0) : TAIL_WORDS, words.length - head);
+  const middleWeight = Math.min(1, MIDDLE_WORDS / (tail - head));
+  return words.map((word, i) => {
+    const placed = i < head ? 1 : i >= tail ? TAIL_WEIGHT : middleWeight;
+    return { text: word.slice(0, LONGEST_WORD), weight: placed * (STOP_WORDS.has(word) ? STOP_WORD_WEIGHT : 1) };
+  });
 }
 
 function cut(text: string): string {
   if (text.length <= HEAD_CHARACTERS + TAIL_CHARACTERS) return text;
-  return `${text.slice(0, HEAD_CHARACTERS)} ${text.slice(-TAIL_CHARACTERS)}`;
+  return `${text.slice(0, HEAD_CHARACTERS)}\n${text.slice(-TAIL_CHARACTERS)}`;
 }
 
-function placeWeight(i: number, count: number): number {
-  return i < HEAD_WORDS || i >= count - TAIL_WORDS ? 1 : MIDDLE_WEIGHT;
+function split(line: string): string[] {
+  const marked = line
+    .normalize("NFKD")
+    .replace(/\p{M}+/gu, "")
+    .replace(/\b[A-Z]{2,10}-\d{1,7}\b/g, " $& ticketreference ")
+    .replace(/\w\(\)/g, "$& functioncall ")
+    .replace(/(\p{Ll})(\p{Lu})/gu, "$1 $2");
+  return marked.toLowerCase().match(/\p{L}+/gu) ?? [];
 }
 
 /** Smooth inverse frequency (Arora et al., 2017): a word's rank gives its frequency by Zipf's law. Rare words count about 1, the commonest near 0. */
