@@ -156,7 +156,10 @@ function unfold(block: Block): { start: Block; deltas: object[] } {
   if (block.type === "text") {
     const { citations, ...rest } = block;
     const quoted = Array.isArray(citations) ? citations.map((citation) => ({ type: "citations_delta", citation })) : [];
-    return { start: { ...rest, text: "", ...(citations === undefined ? {} : { citations: citations === null ? null : [] }) }, deltas: [{ type: "text_delta", text: asText(block.text) }, ...quoted] };
+    return {
+      start: { ...rest, text: "", ...(citations === undefined ? {} : { citations: citations === null ? null : [] }) },
+      deltas: [{ type: "text_delta", text: asText(block.text) }, ...quoted],
+    };
   }
   if (block.type === "thinking") {
     const deltas = [

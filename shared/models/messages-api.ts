@@ -135,7 +135,11 @@ export interface MessagesError {
 }
 
 export function errorObject({ type, message, code, requestId }: MessagesError) {
-  return { type: "error", error: { type, message, ...(code === undefined ? {} : { details: { error_code: code } }) }, ...(requestId === undefined ? {} : { request_id: requestId }) };
+  return {
+    type: "error",
+    error: { type, message, ...(code === undefined ? {} : { details: { error_code: code } }) },
+    ...(requestId === undefined ? {} : { request_id: requestId }),
+  };
 }
 
 export function errorResponse(error: MessagesError): Response {

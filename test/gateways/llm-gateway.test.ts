@@ -21,12 +21,23 @@ const open = async (options?: RigOptions): Promise<Rig> => {
 
 describe("a call", () => {
   test("is answered with the provider's own bytes, and journalled with its usage and price", async () => {
-    const { client, journal, provider } = await open({ script: () => answer("Hello.", { usage: { input_tokens: 1_000, output_tokens: 200, cache_creation_input_tokens: 40, cache_read_input_tokens: 8 } }) });
+    const { client, journal, provider } = await open({
+      script: () => answer("Hello.", { usage: { input_tokens: 1_000, output_tokens: 200, cache_creation_input_tokens: 40, cache_read_input_tokens: 8 } }),
+    });
     const message = await client().messages.create(ASK, { headers: { "aau-node": "security%20scan" } });
     expect(message.content).toEqual([{ type: "text", text: "Hello." }]);
     const [row, ...more] = await journal();
     expect(more).toEqual([]);
-    expect(row).toMatchObject({ state: "done", call_no: 1, node: "security scan", model: "claude-sonnet-4-6", input_tokens: 1_000, output_tokens: 200, cache_write_tokens: 40, cache_read_tokens: 8 });
+    expect(row).toMatchObject({
+      state: "done",
+      call_no: 1,
+      node: "security scan",
+      model: "claude-sonnet-4-6",
+      input_tokens: 1_000,
+      output_tokens: 200,
+      cache_write_tokens: 40,
+      cache_read_tokens: 8,
+    });
     // 1000 × 3 + 200 × 15 + 40 × 3.75 + 8 × 0.3 = 6152.4 micro-USD, rounded up
     expect(row?.cost_micro_usd).toBe("6153");
     expect(row?.provider_request_id).toBe(provider.ledger[0]?.requestId);
@@ -35,7 +46,7 @@ describe("a call", () => {
 
   test("carries the platform's key to the provider, and never the plugin's token", async () => {
     const seen: Record<string, string | undefined>[] = [];
-    const { client, token } = await open({ script: ({ headers }) => (seen.push(headers), answer("ok")) });
+    const { client, token } = await open({ script: ({ headers }) => answer(`request ${seen.push(headers)}`) });
     await client().messages.create(ASK, { headers: { "anthropic-beta": "some-feature-2026-01-01", cookie: "plugin=1" } });
     expect(seen[0]).toMatchObject({ "x-api-key": "sk-ant-scripted", "anthropic-version": "2023-06-01", "anthropic-beta": "some-feature-2026-01-01" });
     expect(JSON.stringify(seen)).not.toContain(token().slice(0, 40));
@@ -47,7 +58,9 @@ describe("a call", () => {
     const key = token(task, { tokenBudget: 150 });
     const used: (string | null)[] = [];
     for (const content of ["first", "second"]) {
-      const { response } = await client(key).messages.create({ ...ASK, messages: [{ role: "user", content }] }).withResponse();
+      const { response } = await client(key)
+        .messages.create({ ...ASK, messages: [{ role: "user", content }] })
+        .withResponse();
       used.push(response.headers.get("aau-tokens-used"));
       expect(response.headers.get("aau-budget")).toBe("150");
     }
@@ -126,7 +139,9 @@ describe("a stream", () => {
     const { client, takeOver, token, provider } = await open({ script: () => blocks(content, { stopReason: "tool_use" }) });
     const first = await collect(await client().messages.create({ ...ASK, stream: true }));
     const retry = token(await takeOver());
-    const { data, response } = await client(retry).messages.create({ ...ASK, stream: true }).withResponse();
+    const { data, response } = await client(retry)
+      .messages.create({ ...ASK, stream: true })
+      .withResponse();
     expect(response.headers.get("aau-replayed")).toBe("true");
     const replayed = await collect(data);
     expect(first.content).toMatchObject(content);
@@ -158,7 +173,13 @@ describe("a replay", () => {
 
   test("is for the same request of the same node, as often as it was made before", async () => {
     const { post, provider } = await open({ script: ({ call }) => answer(`answer ${call}`) });
-    const asks: Record<string, string>[] = [{ "aau-node": "a" }, { "aau-node": "b" }, { "aau-node": "a", "aau-occurrence": "2" }, { "aau-node": "a" }, { "aau-node": "a", "aau-occurrence": "2" }];
+    const asks: Record<string, string>[] = [
+      { "aau-node": "a" },
+      { "aau-node": "b" },
+      { "aau-node": "a", "aau-occurrence": "2" },
+      { "aau-node": "a" },
+      { "aau-node": "a", "aau-occurrence": "2" },
+    ];
     const texts: string[] = [];
     for (const headers of asks) texts.push(((await (await post(ASK, { headers })).json()) as Anthropic.Message).id);
     expect(texts).toEqual(["msg_scripted_1", "msg_scripted_2", "msg_scripted_3", "msg_scripted_1", "msg_scripted_3"]);
@@ -192,7 +213,9 @@ describe("money", () => {
   test("a call that could cost more than is left is refused before the provider hears of it", async () => {
     const { client, newTask, token, journal } = await open();
     const poor = await newTask({ maxCostMicroUsd: 15_000 });
-    const error = await client(token(poor)).messages.create(ASK).catch((reason: unknown) => reason);
+    const error = await client(token(poor))
+      .messages.create(ASK)
+      .catch((reason: unknown) => reason);
     expect(error).toMatchObject({ status: 403, type: "permission_error", errorCode: "TOKEN_BUDGET_EXCEEDED", message: expect.stringContaining("max_cost_usd") });
     expect(await journal(poor)).toEqual([]);
   });
@@ -266,8 +289,19 @@ describe("a request that is not passed on", () => {
     ["names no model", { ...ASK, model: undefined }, /model/],
     ["has no limit", { ...ASK, max_tokens: undefined }, /max_tokens/],
     ["has no messages", { ...ASK, messages: [] }, /messages/],
-    ["lets the provider fetch an address", { ...ASK, messages: [{ role: "user", content: [{ type: "image", source: { type: "url", url: "https://evil.example/?q=secret" } }] }] }, /content itself/],
-    ["hides an address in a tool's result", { ...ASK, messages: [{ role: "user", content: [{ type: "tool_result", tool_use_id: "t", content: [{ type: "document", source: { type: "url", url: "https://evil.example" } }] }] }] }, /content itself/],
+    [
+      "lets the provider fetch an address",
+      { ...ASK, messages: [{ role: "user", content: [{ type: "image", source: { type: "url", url: "https://evil.example/?q=secret" } }] }] },
+      /content itself/,
+    ],
+    [
+      "hides an address in a tool's result",
+      {
+        ...ASK,
+        messages: [{ role: "user", content: [{ type: "tool_result", tool_use_id: "t", content: [{ type: "document", source: { type: "url", url: "https://evil.example" } }] }] }],
+      },
+      /content itself/,
+    ],
     ["lets the provider search the web", { ...ASK, tools: [{ type: "web_search_20250305", name: "web_search" }] }, /tools.0/],
     ["connects the provider to a server", { ...ASK, mcp_servers: [{ type: "url", url: "https://evil.example" }] }, /mcp_servers/],
     ["asks for a speed that has another price", { ...ASK, speed: "fast" }, /speed/],
@@ -321,7 +355,14 @@ describe("the other doors", () => {
   test("embeddings come in the shape of their protocol", async () => {
     const { post } = await open();
     const response = await post({ input: ["ab", "cde"] }, { path: "/internal/llm/v1/embeddings" });
-    expect(await response.json()).toMatchObject({ object: "list", model: "scripted-embedding", data: [{ index: 0, embedding: [2, 1] }, { index: 1, embedding: [3, 1] }] });
+    expect(await response.json()).toMatchObject({
+      object: "list",
+      model: "scripted-embedding",
+      data: [
+        { index: 0, embedding: [2, 1] },
+        { index: 1, embedding: [3, 1] },
+      ],
+    });
   });
 
   test("embeddings are for executions that hold their task", async () => {
