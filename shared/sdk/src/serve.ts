@@ -137,7 +137,7 @@ class PluginService {
   async #answerExecute(c: Context<{ Bindings: HttpBindings }>): Promise<Response> {
     const { incoming, outgoing } = c.env;
     if (this.#isDraining) return this.#refuseDraining(c);
-    const headers = readHeaders(c.req.raw);
+    const headers = readHeaders(incoming.headers);
     if (!headers.ok) return this.#refuse(c, headers.status, headers.code, headers.message);
     const input = await readInput(incoming, incoming.headers["content-length"]);
     // What is left of a refused body would be read as the next request.
@@ -161,7 +161,6 @@ class PluginService {
   async #run(outgoing: ServerResponse, input: InputEnvelope, headers: ExecuteHeaders, requestId: string, signal: AbortSignal): Promise<void> {
     const line = (event: ExecutionEvent) => `${JSON.stringify(event)}\n`;
     outgoing.writeHead(200, { "content-type": "application/x-ndjson", "cache-control": "no-store", "aau-request-id": requestId });
-    outgoing.flushHeaders();
     const alive = setInterval(() => outgoing.write(line({ type: "alive" })), ALIVE_MS);
     const startedAt = performance.now();
     const about = { task_id: input.task_id, tenant_id: input.context.tenant_id, request_id: requestId };
