@@ -23,6 +23,8 @@ export interface BuildOptions {
   codeCache?: boolean;
   /** The folder that holds `functions/`; the repository unless said. */
   root?: string;
+  /** The bridge, the migrations and the local platform too; true unless said. */
+  others?: boolean;
 }
 
 /** More would only wait for each other: esbuild uses every core by itself. */
@@ -31,7 +33,7 @@ const AT_ONCE = 3;
 /** Builds, and says where each bundle starts. Throws with esbuild's own explanation. */
 export async function build(options: BuildOptions = {}): Promise<Bundle[]> {
   const outdir = resolve(options.outdir ?? join(ROOT, "dist"));
-  const targets = await findTargets(options.root ?? ROOT);
+  const targets = await findTargets(options.root ?? ROOT, options.others ?? true);
   const wanted = options.functions ? options.functions.map((name) => pick(targets, name)) : targets;
   // A function that was renamed must not live on in the image.
   if (!options.functions) await rm(join(outdir, "functions"), { recursive: true, force: true });
@@ -46,6 +48,8 @@ export async function build(options: BuildOptions = {}): Promise<Bundle[]> {
         failpoints: options.failpoints ?? false,
         codeCache: options.codeCache ?? true,
         external: target.name === "platform" ? development : [],
+      }).catch((cause: unknown) => {
+        throw new Error(`${target.name} could not be built: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
       });
     }
   };

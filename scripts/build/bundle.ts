@@ -1,6 +1,6 @@
 /** Bundles one target with esbuild. */
 import { execFile } from "node:child_process";
-import { copyFile, mkdir, rm, stat } from "node:fs/promises";
+import { copyFile, cp, mkdir, rm, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
@@ -86,6 +86,7 @@ export async function bundle(target: Target, { outdir, failpoints, codeCache, ex
     : esbuild({ ...options, format: "esm", splitting: true, outExtension: { ".js": ".mjs" }, banner: { js: MODULE_BANNER } }));
 
   const entry = join(folder, target.entry);
+  if (target.data) await cp(join(ROOT, target.data), join(folder, target.data), { recursive: true });
   if (target.form === "cached") await copyFile(here("launcher.mjs"), entry);
   const cacheBytes = target.form === "cached" && codeCache ? await writeCodeCache(target.name, folder) : 0;
   return { name: target.name, entry, bytes: codeBytes(metafile), cacheBytes, inputs: Object.keys(metafile.inputs) };
