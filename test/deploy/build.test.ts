@@ -32,13 +32,22 @@ const codeOf = async (name: string) => readFile(join(dirname(bundleOf(name).entr
 describe("a function's bundle", () => {
   it("answers on its own, with the file that it brings along, and ends on SIGTERM", async () => {
     const child = await startChild(bundleOf("sample-echo").entry, { LOG_LEVEL: "silent" });
-    const reply = await fetch(`${child.url}/v1/echoes`, { method: "POST", headers: { "content-type": "application/json" }, body: '{"text":"world"}', signal: AbortSignal.timeout(5000) });
+    const reply = await fetch(`${child.url}/v1/echoes`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: '{"text":"world"}',
+      signal: AbortSignal.timeout(5000),
+    });
     expect(await reply.json()).toEqual({ text: "Hello, world" });
     expect(await child.stop()).toBe(0);
   });
 
   it("says which setting it misses", () => {
-    const { status, stdout } = spawnSync(process.execPath, [bundleOf("sample-list").entry], { env: { PORT: "0", REDIS_URL: "redis://127.0.0.1:9" }, encoding: "utf8", timeout: 10_000 });
+    const { status, stdout } = spawnSync(process.execPath, [bundleOf("sample-list").entry], {
+      env: { PORT: "0", REDIS_URL: "redis://127.0.0.1:9" },
+      encoding: "utf8",
+      timeout: 10_000,
+    });
     expect(status).toBe(1);
     expect(stdout).toContain("DATABASE_URL is not set");
   });

@@ -10,11 +10,11 @@ import * as v from "valibot";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parse, parseAllDocuments } from "yaml";
 import { type LoadedFunction, loadFunctions, ROOT } from "../../scripts/functions.ts";
-import { GENERATORS } from "../../scripts/gen.ts";
-import { VARIABLE_NAMES, isSecret } from "../../scripts/gen/environment.ts";
+import { isSecret, VARIABLE_NAMES } from "../../scripts/gen/environment.ts";
 import { type Generator, plan, write } from "../../scripts/gen/generate.ts";
 import { routeFiles } from "../../scripts/gen/routes.ts";
 import { splitSchedule } from "../../scripts/gen/sources.ts";
+import { GENERATORS } from "../../scripts/gen.ts";
 import { http, noContent, type Route } from "../../shared/host/declare.ts";
 import { hasSchemas, readSchemas } from "./schemas.ts";
 
@@ -22,7 +22,12 @@ const FIXTURES = fileURLToPath(new URL("fixtures", import.meta.url));
 const MANIFESTS = GENERATORS.filter((generator: Generator) => ("folder" in generator ? generator.folder : generator.path).startsWith("knative/"));
 
 const Text = v.string();
-const EnvVar = v.object({ name: Text, valueFrom: v.optional(v.object({ secretKeyRef: v.optional(v.object({ name: Text, key: Text })), configMapKeyRef: v.optional(v.object({ name: Text, key: Text })) })) });
+const EnvVar = v.object({
+  name: Text,
+  valueFrom: v.optional(
+    v.object({ secretKeyRef: v.optional(v.object({ name: Text, key: Text })), configMapKeyRef: v.optional(v.object({ name: Text, key: Text })) }),
+  ),
+});
 const KnativeService = v.object({
   metadata: v.object({ name: Text, labels: v.record(Text, Text) }),
   spec: v.object({
@@ -43,7 +48,10 @@ const Rule = v.object({
   timeouts: v.object({ request: Text }),
 });
 type Rule = v.InferOutput<typeof Rule>;
-const PublicRoute = v.object({ metadata: v.object({ name: Text, labels: v.object({ "aau.io/public": v.literal("true") }) }), spec: v.object({ rules: v.array(Rule) }) });
+const PublicRoute = v.object({
+  metadata: v.object({ name: Text, labels: v.object({ "aau.io/public": v.literal("true") }) }),
+  spec: v.object({ rules: v.array(Rule) }),
+});
 
 let functions: LoadedFunction[] = [];
 let root = "";
@@ -69,7 +77,9 @@ async function yamlFiles(folder: string): Promise<string[]> {
 }
 
 async function documents(files: string[]): Promise<{ file: string; value: unknown }[]> {
-  const all = await Promise.all(files.map(async (file) => parseAllDocuments(await readFile(file, "utf8")).map((document) => ({ file, value: document.toJS() as unknown }))));
+  const all = await Promise.all(
+    files.map(async (file) => parseAllDocuments(await readFile(file, "utf8")).map((document) => ({ file, value: document.toJS() as unknown }))),
+  );
   return all.flat();
 }
 
@@ -85,7 +95,11 @@ describe("the generator", () => {
     await writeFile(join(other, "knative/services/sample-gone.yaml"), "old: true\n");
     await rm(join(other, "knative/routes/echoes.yaml"));
     const changes = await plan(MANIFESTS, functions, other);
-    expect(changes.map(({ kind, path }) => `${kind} ${path}`)).toEqual(["add knative/routes/echoes.yaml", "remove knative/services/sample-gone.yaml", "change knative/services/sample-list.yaml"]);
+    expect(changes.map(({ kind, path }) => `${kind} ${path}`)).toEqual([
+      "add knative/routes/echoes.yaml",
+      "remove knative/services/sample-gone.yaml",
+      "change knative/services/sample-list.yaml",
+    ]);
     await write(changes, other);
     expect(await plan(MANIFESTS, functions, other)).toEqual([]);
     expect(existsSync(join(other, "knative/services/sample-gone.yaml"))).toBe(false);
@@ -93,7 +107,9 @@ describe("the generator", () => {
   });
 
   it("sees a declaration that changed", async () => {
-    const changed = functions.map((loaded) => (loaded.fn.kind === "http" && loaded.name === "sample-list" ? { ...loaded, fn: { ...loaded.fn, scale: { min: 3, max: 9, concurrency: 7 } } } : loaded));
+    const changed = functions.map((loaded) =>
+      loaded.fn.kind === "http" && loaded.name === "sample-list" ? { ...loaded, fn: { ...loaded.fn, scale: { min: 3, max: 9, concurrency: 7 } } } : loaded,
+    );
     expect((await plan(MANIFESTS, changed, root)).map(({ path }) => path)).toEqual(["knative/services/sample-list.yaml"]);
   });
 
@@ -160,10 +176,21 @@ type PathType = Rule["matches"][number]["path"]["type"];
 /** Gateway API lets an implementation choose where regular expressions rank; `order` is its choice. */
 function resolve(rules: Rule[], method: string, path: string, order: PathType[]): string | undefined {
   const fits = ({ type, value }: Rule["matches"][number]["path"]) =>
-    type === "Exact" ? path === value : type === "PathPrefix" ? path === value || path.startsWith(value.replace(/\/?$/, "/")) : new RegExp(`^(?:${value})$`).test(path);
-  const candidates = rules.flatMap((rule) => rule.matches.filter((match) => (match.method === undefined || match.method === method) && fits(match.path)).map((match) => ({ rule, match })));
+    type === "Exact"
+      ? path === value
+      : type === "PathPrefix"
+        ? path === value || path.startsWith(value.replace(/\/?$/, "/"))
+        : new RegExp(`^(?:${value})$`).test(path);
+  const candidates = rules.flatMap((rule) =>
+    rule.matches.filter((match) => (match.method === undefined || match.method === method) && fits(match.path)).map((match) => ({ rule, match })),
+  );
   const isCatchAll = ({ match }: (typeof candidates)[number]) => Number(match.path.type === "PathPrefix" && match.path.value === "/");
-  candidates.sort((a, b) => isCatchAll(a) - isCatchAll(b) || order.indexOf(a.match.path.type) - order.indexOf(b.match.path.type) || b.match.path.value.length - a.match.path.value.length);
+  candidates.sort(
+    (a, b) =>
+      isCatchAll(a) - isCatchAll(b) ||
+      order.indexOf(a.match.path.type) - order.indexOf(b.match.path.type) ||
+      b.match.path.value.length - a.match.path.value.length,
+  );
   return candidates[0]?.rule.filters.find(({ urlRewrite }) => urlRewrite)?.urlRewrite?.hostname.split(".")[0];
 }
 
@@ -186,7 +213,14 @@ describe("the public host", () => {
   it("leads everything else to the function that says so in our format", async () => {
     const rules = await publicRules();
     for (const order of ORDERS) {
-      for (const [method, path] of [["GET", "/"], ["DELETE", "/v1/samples"], ["GET", "/v1/echoes"], ["GET", "/v1/samples/a/b"], ["POST", "/internal/registry/samples"], ["POST", "/internal/llm/v1/messages"]] as const) {
+      for (const [method, path] of [
+        ["GET", "/"],
+        ["DELETE", "/v1/samples"],
+        ["GET", "/v1/echoes"],
+        ["GET", "/v1/samples/a/b"],
+        ["POST", "/internal/registry/samples"],
+        ["POST", "/internal/llm/v1/messages"],
+      ] as const) {
         expect(`${method} ${path} ${resolve(rules, method, path, order)}`).toBe(`${method} ${path} not-found`);
       }
     }
@@ -214,7 +248,16 @@ describe("the public host", () => {
     name,
     kind: "http",
     file: name,
-    fn: http({ name, summary: name, route, scope: "public", needs: [], replies: { 204: null }, scale: { min: 0, max: 1, concurrency: 1 }, handle: async () => noContent() }),
+    fn: http({
+      name,
+      summary: name,
+      route,
+      scope: "public",
+      needs: [],
+      replies: { 204: null },
+      scale: { min: 0, max: 1, concurrency: 1 },
+      handle: async () => noContent(),
+    }),
   });
 
   it("uses a prefix where nothing competes, and never two rules that do", () => {
@@ -228,7 +271,10 @@ describe("the public host", () => {
   it("splits a resource that has more rules than a route may hold", () => {
     const many = Array.from({ length: 20 }, (_, index) => declared(`thing-${index}`, `GET /v1/things/part-${index}`));
     const routes = parseAllDocuments(routeFiles(many)["things.yaml"] ?? "").map((document) => v.parse(PublicRoute, document.toJS()));
-    expect(routes.map(({ metadata, spec }) => [metadata.name, spec.rules.length])).toEqual([["things", 16], ["things-2", 4]]);
+    expect(routes.map(({ metadata, spec }) => [metadata.name, spec.rules.length])).toEqual([
+      ["things", 16],
+      ["things-2", 4],
+    ]);
   });
 
   it("refuses a public function under /internal", () => {
@@ -255,7 +301,11 @@ describe("schedules", () => {
     await once(server, "listening");
     const address = server.address();
     const port = typeof address === "object" && address ? address.port : 0;
-    const Job = v.object({ spec: v.object({ jobTemplate: v.object({ spec: v.object({ template: v.object({ spec: v.object({ containers: v.tuple([v.object({ args: v.array(Text) })]) }) }) }) }) }) });
+    const Job = v.object({
+      spec: v.object({
+        jobTemplate: v.object({ spec: v.object({ template: v.object({ spec: v.object({ containers: v.tuple([v.object({ args: v.array(Text) })]) }) }) }) }),
+      }),
+    });
     const [{ args }] = v.parse(Job, parse(await read("knative/cron-jobs/sample-hourly.yaml"))).spec.jobTemplate.spec.template.spec.containers;
     const here = args.map((argument) => argument.replace("sample-hourly.aau.svc.cluster.local", `127.0.0.1:${port}`));
     const child = spawn(process.execPath, here, { timeout: 10_000 });
@@ -268,7 +318,9 @@ describe("schedules", () => {
 describe("every kustomization", () => {
   it("lists files and folders that are there, and all that lie beside it", async () => {
     const Kustomization = v.object({ kind: v.literal("Kustomization"), resources: v.array(Text) });
-    const all = [...(await yamlFiles(join(root, "knative"))), ...(await yamlFiles(join(ROOT, "knative")))].filter((file) => file.endsWith("/kustomization.yaml"));
+    const all = [...(await yamlFiles(join(root, "knative"))), ...(await yamlFiles(join(ROOT, "knative")))].filter((file) =>
+      file.endsWith("/kustomization.yaml"),
+    );
     expect(all.length).toBeGreaterThan(5);
     for (const { file, value } of await documents(all)) {
       const { resources } = v.parse(Kustomization, value);
@@ -286,7 +338,9 @@ describe.skipIf(!hasSchemas)("the cluster's own schemas", () => {
 
   it("accept every manifest, in every release at hand", async () => {
     const schemaOf = readSchemas();
-    const files = [...(await yamlFiles(join(root, "knative"))), ...(await yamlFiles(join(ROOT, "knative/base")))].filter((file) => !file.endsWith("/kustomization.yaml"));
+    const files = [...(await yamlFiles(join(root, "knative"))), ...(await yamlFiles(join(ROOT, "knative/base")))].filter(
+      (file) => !file.endsWith("/kustomization.yaml"),
+    );
     const checked = new Set<string>();
     for (const { file, value } of await documents(files)) {
       const { apiVersion, kind, metadata } = v.parse(Resource, value);
@@ -298,7 +352,22 @@ describe.skipIf(!hasSchemas)("the cluster's own schemas", () => {
       }
       checked.add(kind);
     }
-    expect([...checked]).toEqual(expect.arrayContaining(["Service", "HTTPRoute", "Gateway", "ReferenceGrant", "PingSource", "CronJob", "Deployment", "Job", "NetworkPolicy", "ConfigMap", "Secret", "Namespace"]));
+    expect([...checked]).toEqual(
+      expect.arrayContaining([
+        "Service",
+        "HTTPRoute",
+        "Gateway",
+        "ReferenceGrant",
+        "PingSource",
+        "CronJob",
+        "Deployment",
+        "Job",
+        "NetworkPolicy",
+        "ConfigMap",
+        "Secret",
+        "Namespace",
+      ]),
+    );
   });
 
   it("refuse a field that does not exist", async () => {

@@ -67,7 +67,9 @@ describe("the local stack", () => {
 
   it("holds every part of the platform", async () => {
     const { services } = await compose();
-    expect(Object.keys(services)).toEqual(expect.arrayContaining(["platform", "bridge", "code-review", "migrate", "postgres", "redis", "s3", "zot", "prometheus", "grafana", "loki"]));
+    expect(Object.keys(services)).toEqual(
+      expect.arrayContaining(["platform", "bridge", "code-review", "migrate", "postgres", "redis", "s3", "zot", "prometheus", "grafana", "loki"]),
+    );
   });
 
   it("listens on the loopback interface only", async () => {
@@ -107,7 +109,9 @@ describe("the local stack", () => {
 
   it("starts bundles that the build makes", async () => {
     const built = (await findTargets(ROOT, true)).map(({ folder, entry }) => `/app/${folder}/${entry}`);
-    const started = Object.values((await compose()).services).filter(isOurs).flatMap(({ command }) => command ?? []);
+    const started = Object.values((await compose()).services)
+      .filter(isOurs)
+      .flatMap(({ command }) => command ?? []);
     expect(built).toEqual(expect.arrayContaining(started));
   });
 });

@@ -36,9 +36,11 @@ function strict(schema: unknown): unknown {
     if (key.startsWith("x-") || ["description", "example", "default", "format"].includes(key)) continue;
     // Go's dialect has inline flags; a pattern that JavaScript cannot read is left to the cluster.
     if (key === "pattern" && String(value).includes("(?i)")) continue;
-    result[key] = key === "properties" ? Object.fromEntries(Object.entries(v.parse(Dictionary, value)).map(([name, property]) => [name, strict(property)])) : strict(value);
+    result[key] =
+      key === "properties" ? Object.fromEntries(Object.entries(v.parse(Dictionary, value)).map(([name, property]) => [name, strict(property)])) : strict(value);
   }
-  const isOpen = schema["x-kubernetes-preserve-unknown-fields"] === true || schema["x-kubernetes-embedded-resource"] === true || "additionalProperties" in schema;
+  const isOpen =
+    schema["x-kubernetes-preserve-unknown-fields"] === true || schema["x-kubernetes-embedded-resource"] === true || "additionalProperties" in schema;
   if ("properties" in schema && !isOpen) result.additionalProperties = false;
   return result;
 }
@@ -46,11 +48,21 @@ function strict(schema: unknown): unknown {
 /** What every resource has, and a definition may leave out. */
 function withMetadata(schema: Dictionary): Dictionary {
   const properties = v.parse(Dictionary, schema.properties ?? {});
-  return { ...schema, properties: { apiVersion: { type: "string" }, kind: { type: "string" }, ...properties, metadata: { type: "object", "x-kubernetes-preserve-unknown-fields": true } } };
+  return {
+    ...schema,
+    properties: {
+      apiVersion: { type: "string" },
+      kind: { type: "string" },
+      ...properties,
+      metadata: { type: "object", "x-kubernetes-preserve-unknown-fields": true },
+    },
+  };
 }
 
 function filesBelow(folder: string): string[] {
-  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? filesBelow(join(folder, entry.name)) : [join(folder, entry.name)]));
+  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) =>
+    entry.isDirectory() ? filesBelow(join(folder, entry.name)) : [join(folder, entry.name)],
+  );
 }
 
 /** Gives validators by `apiVersion kind`; several where several releases of a definition are at hand. */
@@ -69,7 +81,9 @@ export function readSchemas(): (key: string) => ValidateFunction[] {
       }
     }
   }
-  for (const [index, file] of filesBelow(SCHEMAS).filter((name) => name.endsWith("_openapi.json")).entries()) {
+  for (const [index, file] of filesBelow(SCHEMAS)
+    .filter((name) => name.endsWith("_openapi.json"))
+    .entries()) {
     const { schemas } = v.parse(OpenApi, JSON.parse(readFileSync(file, "utf8"))).components;
     const id = `kubernetes-${index}`;
     ajv.addSchema({ $id: id, components: { schemas: Object.fromEntries(Object.entries(schemas).map(([name, schema]) => [name, strict(schema)])) } });
