@@ -200,7 +200,8 @@ BEGIN
   RETURN QUERY SELECT true, v_cancel, v_seq;
 END $$;
 
--- Settles a task under its lease. False: the lease is lost, and nothing was written.
+-- Settles a task under its lease. False: the lease is lost, and nothing was written. A step carries the attempt that its writer
+-- ran under, not the one in the row: a write that slipped past the fence would show.
 CREATE FUNCTION settle_task(p_tenant uuid, p_id uuid, p_lease uuid, p_status text, p_result jsonb, p_error jsonb, p_steps jsonb, p_events jsonb)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE t tasks;
@@ -209,8 +210,8 @@ BEGIN
   SELECT * INTO t FROM tasks WHERE id = p_id AND lease_token = p_lease AND status = 'running' FOR NO KEY UPDATE;
   IF NOT FOUND THEN RETURN false; END IF;
   INSERT INTO task_steps (task_id, tenant_id, step, plugin_name, plugin_version, attempt, status, output, latency_ms)
-    SELECT p_id, p_tenant, s.step, s.plugin_name, s.plugin_version, t.attempt, s.status, s.output, s.latency_ms
-    FROM jsonb_to_recordset(p_steps) AS s(step text, plugin_name text, plugin_version text, status text, output jsonb, latency_ms int)
+    SELECT p_id, p_tenant, s.step, s.plugin_name, s.plugin_version, s.attempt, s.status, s.output, s.latency_ms
+    FROM jsonb_to_recordset(p_steps) AS s(step text, plugin_name text, plugin_version text, attempt int, status text, output jsonb, latency_ms int)
     ON CONFLICT (task_id, step) DO NOTHING;
   PERFORM finish_task(t, p_status, p_result, p_error, p_events);
   RETURN true;

@@ -1,3 +1,4 @@
+import { failpoint } from "../../shared/failpoint.ts";
 import { cron } from "../../shared/host/declare.ts";
 import { takeDueTasks } from "../../shared/tasks/read-tasks.ts";
 import { traceparentOf } from "../../shared/telemetry/trace.ts";
@@ -17,8 +18,10 @@ export default cron({
     let count = 0;
     for (let batch = 0; batch < MAX_BATCHES && !signal.aborted; batch++) {
       const due = await takeDueTasks(platformDb, BATCH);
+      FAILPOINT: if (due.length > 0) await failpoint("wake.after_take");
       const rung = await Promise.all(due.map((task) => ring.task(task.plugin, task.id, traceparentOf(task.traceparent))));
       count += rung.filter(Boolean).length;
+      FAILPOINT: if (count > 0) await failpoint("wake.after_ring");
       // Redis is away: PostgreSQL remembers, and the next run rings.
       if (due.length < BATCH || rung.includes(false)) break;
     }
