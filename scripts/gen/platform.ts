@@ -14,8 +14,8 @@ import { networkPolicies } from "./network-policies.ts";
 
 /** The settings that the bridge reads. */
 export const BRIDGE_VARIABLES = [
+  "BRIDGE_IN_FLIGHT",
   "DATABASE_DRIVER",
-  "DATABASE_POOL",
   "DATABASE_URL",
   "DRAIN_MS",
   "FUNCTION_URL",
