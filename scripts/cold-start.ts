@@ -77,10 +77,7 @@ if (process.argv[1] === import.meta.filename) {
   const empty = join(folder, "empty.mjs");
   await writeFile(empty, `import { createServer } from "node:http"; createServer((_, reply) => reply.end()).listen(process.env.PORT);`);
   const functions = (await findFunctions()).filter(({ name }) => named.length === 0 || named.includes(name));
-  const entries: [string, string][] = [
-    ["(empty server)", empty],
-    ...functions.map(({ name }): [string, string] => [name, join(ROOT, "dist/functions", name, "index.mjs")]),
-  ];
+  const entries: [string, string][] = [["(empty server)", empty], ...functions.map(({ name }): [string, string] => [name, join(ROOT, "dist/functions", name, "index.mjs")])];
   const built = entries.filter(([, entry]) => existsSync(entry));
   const times = new Map<string, number[]>(built.map(([name]) => [name, []]));
   // Round by round, so that a busy moment of the machine meets all of them.
