@@ -10,6 +10,7 @@ import security from "eslint-plugin-security";
 import { breather } from "../breathe.ts";
 import type { Fragment, ReadyFile } from "../change.ts";
 import { extensionOf } from "../diff/file-kind.ts";
+import { TIMED_OUT, makeTimeLimit } from "../time-limit.ts";
 import { babelForEslint } from "./babel-for-eslint.ts";
 import { fragmentText } from "./rebuild-fragments.ts";
 
@@ -91,6 +92,9 @@ interface Piece {
 
 /** About 30 ms of work. */
 const GROUP_CHARACTERS = 30_000;
+const GROUP_MS = 3000;
+/** After these, the rest is left unseen. */
+const MAX_TIMEOUTS = 2;
 
 /** Pieces that are parsed alike, as many as make one group. */
 function* inGroups(files: readonly Lintable[]): Generator<Piece[]> {
@@ -126,9 +130,17 @@ export async function lintScripts(files: readonly Lintable[], rules: Rules, sign
   const breathe = breather(signal);
   const messages: LintMessage[] = [];
   const unseen = new Set<string>();
+  const limited = makeTimeLimit();
+  let timeouts = 0;
   for (const group of inGroups(files)) {
     await breathe();
-    for (const [index, all] of verifyGroup(group, rules).entries()) {
+    const lists = timeouts < MAX_TIMEOUTS ? limited(GROUP_MS, () => verifyGroup(group, rules)) : TIMED_OUT;
+    if (lists === TIMED_OUT) {
+      timeouts += 1;
+      for (const piece of group) unseen.add(piece.path);
+      continue;
+    }
+    for (const [index, all] of lists.entries()) {
       const piece = group[index];
       if (!piece) continue;
       if (all === null || all.some((message) => message.fatal)) unseen.add(piece.path);
