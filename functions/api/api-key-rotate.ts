@@ -1,0 +1,31 @@
+import * as v from "valibot";
+import { forgetKey, recacheKey } from "../../shared/access/admission.ts";
+import { ApiKeyWithPlaintext, apiKeyView, rotateApiKey } from "../../shared/access/api-keys.ts";
+import { Refusal } from "../../shared/errors.ts";
+import { created, http } from "../../shared/host/declare.ts";
+import { idParam } from "../../shared/ids.ts";
+
+const MAX_GRACE_SEC = 86_400;
+
+/** Replaces a key by a new one with the same rights. The old one works until the grace period is over. */
+export default http({
+  name: "api-key-rotate",
+  summary: "Replace an API key; the old one works for a grace period of 24 hours unless said.",
+  route: "POST /v1/api-keys/{id}/rotate",
+  scope: "keys:admin",
+  needs: ["db", "redis"],
+  params: v.object({ id: idParam("key") }),
+  body: v.strictObject({ grace_seconds: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(MAX_GRACE_SEC)), MAX_GRACE_SEC) }),
+  replies: { 201: ApiKeyWithPlaintext },
+  scale: { min: 0, max: 5, concurrency: 80 },
+
+  async handle({ params, body, caller, db, redis }) {
+    const rotated = await rotateApiKey(db, caller.tenantId, params.id, body.grace_seconds, caller.scopes);
+    if (rotated === null) throw new Refusal("NOT_FOUND", { message: "There is no such key." });
+    if (rotated === "over") throw new Refusal("CONFLICT", { message: "The key is revoked, expired, or was rotated before." });
+    if (rotated === "excess") throw new Refusal("FORBIDDEN_SCOPE", { message: "A key can only rotate keys whose scopes it has itself." });
+    // The new key must reach the caller even when the cache cannot be told: it is shown this once.
+    await (body.grace_seconds === 0 ? forgetKey(redis, rotated.oldHash) : recacheKey(redis, db, rotated.oldHash)).catch(() => {});
+    return created({ ...apiKeyView(rotated.row), key: rotated.minted.plaintext });
+  },
+});

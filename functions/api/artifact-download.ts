@@ -1,0 +1,24 @@
+import * as v from "valibot";
+import { Refusal } from "../../shared/errors.ts";
+import { http } from "../../shared/host/declare.ts";
+import { idParam } from "../../shared/ids.ts";
+import { ArtifactName } from "../../shared/storage/artifact-name.ts";
+import { findArtifact } from "../../shared/tasks/read-tasks.ts";
+
+/** Sends the caller to a presigned link, so that no artifact passes through the platform. */
+export default http({
+  name: "artifact-download",
+  summary: "Download an artifact: redirects to a link that works for five minutes.",
+  route: "GET /v1/tasks/{task_id}/artifacts/{name}",
+  scope: "tasks:read",
+  needs: ["db", "storage"],
+  params: v.object({ task_id: idParam("task"), name: ArtifactName }),
+  replies: { 302: null },
+  scale: { min: 0, max: 5, concurrency: 80 },
+
+  async handle({ params, caller, db, storage }) {
+    const artifact = await findArtifact(db, caller.tenantId, params.task_id, params.name);
+    if (!artifact) throw new Refusal("NOT_FOUND", { message: "There is no such artifact." });
+    return { status: 302, headers: { location: await storage.link(artifact.storage_key, artifact.name, artifact.media_type) } };
+  },
+});

@@ -1,0 +1,26 @@
+import * as v from "valibot";
+import { Refusal } from "../../shared/errors.ts";
+import { http, ok } from "../../shared/host/declare.ts";
+import { currentCatalogue } from "../../shared/registry/catalogue.ts";
+import { findSubscriptions } from "../../shared/registry/subscriptions.ts";
+import { PluginDetail, pluginDetail } from "../../shared/registry/plugin-view.ts";
+import { PluginName } from "../../shared/sdk/src/manifest.ts";
+
+/** One plugin: what it can do, what it needs, what it costs in tokens at most. */
+export default http({
+  name: "plugin-detail",
+  summary: "Read one plugin: capabilities, requirements, budget.",
+  route: "GET /v1/plugins/{name}",
+  scope: "plugins:read",
+  needs: ["db", "redis"],
+  params: v.object({ name: PluginName }),
+  replies: { 200: PluginDetail },
+  scale: { min: 0, max: 5, concurrency: 80 },
+
+  async handle({ params, caller, request, db, redis }) {
+    const [catalogue, subscribed] = await Promise.all([currentCatalogue(db, redis, request.admission?.registryGeneration ?? null), findSubscriptions(db, caller.tenantId)]);
+    const entry = catalogue.plugins.get(params.name);
+    if (!entry) throw new Refusal("NOT_FOUND", { message: `There is no plugin named ${params.name}.` });
+    return ok(pluginDetail(entry, subscribed.has(entry.name)));
+  },
+});

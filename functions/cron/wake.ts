@@ -1,0 +1,27 @@
+import { cron } from "../../shared/host/declare.ts";
+import { takeDueTasks } from "../../shared/tasks/read-tasks.ts";
+import { traceparentOf } from "../../shared/telemetry/trace.ts";
+
+const BATCH = 500;
+const MAX_BATCHES = 20;
+
+/** Rings again for all that PostgreSQL says is due: tasks that nobody claimed, and leases that ran out. */
+export default cron({
+  name: "wake",
+  summary: "Ring again for tasks that are due and were not heard.",
+  schedule: "*/15 * * * * *",
+  needs: ["platformDb", "ring", "telemetry"],
+  scale: { min: 0, max: 1, concurrency: 1 },
+
+  async run({ platformDb, ring, telemetry, signal }) {
+    let count = 0;
+    for (let batch = 0; batch < MAX_BATCHES && !signal.aborted; batch++) {
+      const due = await takeDueTasks(platformDb, BATCH);
+      const rung = await Promise.all(due.map((task) => ring.task(task.plugin, task.id, traceparentOf(task.traceparent))));
+      count += rung.filter(Boolean).length;
+      // Redis is away: PostgreSQL remembers, and the next run rings.
+      if (due.length < BATCH || rung.includes(false)) break;
+    }
+    telemetry.wakeRang(count);
+  },
+});

@@ -1,0 +1,21 @@
+import * as v from "valibot";
+import { runTask } from "../../shared/execution/run-task.ts";
+import { event } from "../../shared/host/declare.ts";
+import { idParam } from "../../shared/ids.ts";
+
+/** Claims a queued task, runs its plugin under a lease, and settles it. Any number of wake-ups for one task run it once. */
+export default event({
+  name: "task-execute",
+  summary: "Claim a task, run its plugin, settle it.",
+  event: "io.aau.task.queued",
+  stream: "stream:tasks:{plugin}",
+  data: v.object({ task_id: idParam("task") }),
+  needs: ["db", "platformDb", "signals", "plugins", "capabilities", "secrets", "upstream", "settings", "telemetry"],
+  scale: { min: 1, max: 50, concurrency: 100 },
+  timeoutSec: 600,
+  memoryMib: 512,
+
+  handle({ data, signal, settings, ...resources }) {
+    return runTask({ ...resources, leaseMs: settings.TASK_LEASE_MS, maxCrashes: settings.MAX_CRASHES }, data.task_id, signal);
+  },
+});

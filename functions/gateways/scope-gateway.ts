@@ -1,0 +1,49 @@
+import * as v from "valibot";
+import { Refusal } from "../../shared/errors.ts";
+import { gateway } from "../../shared/host/declare.ts";
+import { parseJson } from "../../shared/host/request-body.ts";
+import { asId } from "../../shared/ids.ts";
+import { appendReport, checkLease, readOwnArtifact, requireScope, storeArtifact } from "../../shared/execution/scoped-access.ts";
+import { ArtifactName } from "../../shared/storage/artifact-name.ts";
+
+const Report = v.strictObject({ node: v.pipe(v.string(), v.maxLength(100)), message: v.pipe(v.string(), v.maxLength(500)) });
+
+/** What a plugin may touch besides models: its own artifacts, its task's progress, and the word that it was cancelled. */
+export default gateway({
+  name: "scope-gateway",
+  summary: "Artifacts, progress and the cancel flag for plugins, checked against their scopes.",
+  audience: "scoped",
+  needs: ["db", "storage", "signals"],
+  scale: { min: 0, max: 10, concurrency: 80 },
+  maxBodyBytes: 25 * 1024 * 1024,
+  routes: {
+    "PUT /internal/scoped/artifacts/{name}": async ({ capability, params, request, info, db, storage }) => {
+      requireScope(capability, "store:write");
+      const name = v.safeParse(ArtifactName, params.name);
+      if (!name.success) throw new Refusal("INVALID_INPUT", { message: name.issues[0].message });
+      const mediaType = request.headers.get("content-type") ?? "application/octet-stream";
+      return Response.json(await storeArtifact({ db, storage }, capability, { name: name.output, mediaType, bytes: info.bodyBytes }), { status: 201 });
+    },
+
+    "GET /internal/scoped/artifacts/{name}": async ({ capability, params, db, storage }) => {
+      requireScope(capability, "store:read");
+      const name = v.safeParse(ArtifactName, params.name);
+      const found = name.success ? await readOwnArtifact({ db, storage }, capability, name.output) : null;
+      if (!found) throw new Refusal("NOT_FOUND", { message: "This plugin has stored no such artifact for this task." });
+      return new Response(new Uint8Array(found.bytes), { headers: { "content-type": found.mediaType } });
+    },
+
+    "POST /internal/scoped/progress": async ({ capability, info, db, signals }) => {
+      const report = v.safeParse(Report, parseJson(info.bodyBytes));
+      if (!report.success) throw new Refusal("INVALID_INPUT", { message: "A report is {node, message}." });
+      const cancelRequested = await appendReport(db, capability, report.output);
+      await signals.taskProgressed(capability.task);
+      return Response.json({ cancel_requested: cancelRequested });
+    },
+
+    "GET /internal/scoped/cancel": async ({ capability, db, signals }) => {
+      const flagged = await signals.isCancelRequested(capability.task);
+      return Response.json({ cancel_requested: flagged || (await checkLease(db, asId("tenant", capability.tenant), capability)).cancelRequested });
+    },
+  },
+});

@@ -1,0 +1,33 @@
+/**
+ * Writes everything that follows from the declarations. `npm run gen` writes; `npm run gen -- --check` says what would change and
+ * fails if anything would.
+ */
+import { parseArgs } from "node:util";
+import { loadFunctions, ROOT } from "./functions.ts";
+import { type Generator, plan, write } from "./gen/generate.ts";
+import { exampleSecrets, platformFiles } from "./gen/platform.ts";
+import { routeFiles } from "./gen/routes.ts";
+import { serviceFiles } from "./gen/services.ts";
+import { cronJobFiles, sourceFiles } from "./gen/sources.ts";
+
+/** Every generated file and folder. A folder belongs to its generator alone: what it does not make is removed. */
+export const GENERATORS: readonly Generator[] = [
+  { folder: "knative/services", make: serviceFiles },
+  { folder: "knative/routes", make: routeFiles },
+  { folder: "knative/sources", make: sourceFiles },
+  { folder: "knative/cron-jobs", make: cronJobFiles },
+  { folder: "knative/platform", make: platformFiles },
+  { path: "knative/base/secrets.example.yaml", make: exampleSecrets },
+];
+
+if (process.argv[1] === import.meta.filename) {
+  const { values } = parseArgs({ options: { check: { type: "boolean" } } });
+  const changes = await plan(GENERATORS, await loadFunctions(), ROOT);
+  for (const { path, kind } of changes) console.log(`${kind.padEnd(7)} ${path}`);
+  if (values.check && changes.length > 0) {
+    console.error(`${changes.length} generated files do not match the declarations. Run: npm run gen`);
+    process.exitCode = 1;
+  } else if (!values.check) {
+    await write(changes, ROOT);
+  }
+}

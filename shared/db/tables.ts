@@ -1,0 +1,88 @@
+/** The tables as Kysely sees them; the migrations are the truth. Rows that only SQL functions touch are not listed. */
+import type { ColumnType, Generated } from "kysely";
+
+type Json = ColumnType<unknown, string | null, string | null>;
+type Timestamp = ColumnType<Date, Date | string | undefined, Date | string>;
+type NullableTimestamp = ColumnType<Date | null, Date | string | null | undefined, Date | string | null>;
+
+export interface Tables {
+  tenants: { id: string; name: string; plan_tier: string; settings: Json; created_at: Generated<Timestamp> };
+  users: { id: string; tenant_id: string; email: string; role: string; created_at: Generated<Timestamp> };
+  api_keys: {
+    id: string;
+    tenant_id: string;
+    user_id: string | null;
+    key_hash: string;
+    key_prefix: string;
+    environment: string;
+    scopes: string[];
+    description: string;
+    last_used_at: NullableTimestamp;
+    expires_at: NullableTimestamp;
+    revoked_at: NullableTimestamp;
+    rotated_to: string | null;
+    created_at: Generated<Timestamp>;
+  };
+  plugins: { id: string; name: string; category: string; owner_type: Generated<string>; status: Generated<string>; created_at: Generated<Timestamp> };
+  plugin_versions: {
+    id: string;
+    plugin_id: string;
+    version: string;
+    version_sort: number[];
+    manifest: Json;
+    endpoint: string;
+    envelope_version: Generated<string>;
+    status: Generated<string>;
+    health: Generated<Json>;
+    health_at: NullableTimestamp;
+    consecutive_unhealthy: Generated<number>;
+    registered_at: Generated<Timestamp>;
+  };
+  plugin_capabilities: { plugin_version_id: string; position: number; capability: string; model: string; embedding: Buffer };
+  registry_state: { only: Generated<boolean>; generation: ColumnType<string, never, string> };
+  subscriptions: {
+    id: string;
+    tenant_id: string;
+    plugin_id: string;
+    tier: string;
+    quota_limit: number | null;
+    overage_enabled: Generated<boolean>;
+    started_at: Generated<Timestamp>;
+    ended_at: NullableTimestamp;
+  };
+  usage_periods: { tenant_id: string; plugin_name: string; environment: string; period_start: string; used: number; reserved: number };
+  tenant_secrets: { id: Generated<string>; tenant_id: string; plugin_name: string; secret_name: string; secret_value: Buffer; key_id: string };
+  tasks: {
+    id: string;
+    tenant_id: string;
+    user_id: string | null;
+    plugin_name: string | null;
+    plan: Json;
+    status: string;
+    result: Json;
+    error: Json;
+    routing_method: string;
+    routing_confidence: number | null;
+    priority: string;
+    tokens_used: string;
+    cost_micro_usd: string;
+    attempt: number;
+    lease_token: string | null;
+    created_at: Timestamp;
+    started_at: NullableTimestamp;
+    completed_at: NullableTimestamp;
+  };
+  task_events: { task_id: string; seq: number; tenant_id: string; type: string; data: Json; at: Timestamp };
+  artifacts: {
+    id: string;
+    tenant_id: string;
+    task_id: string;
+    plugin_name: string;
+    name: string;
+    media_type: string;
+    size_bytes: string;
+    sha256: string;
+    storage_key: string;
+    created_at: Generated<Timestamp>;
+  };
+}

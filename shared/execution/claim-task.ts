@@ -1,0 +1,85 @@
+/** Takes a task for this executor, with everything that its run needs, in one round trip. */
+import * as v from "valibot";
+import type { PlatformDb } from "../db/database.ts";
+import { asId, type TaskId, type TenantId } from "../ids.ts";
+import { Manifest } from "../sdk/src/manifest.ts";
+import { PlanStep, TaskPlan } from "../tasks/task-plan.ts";
+
+export interface Claim {
+  taskId: TaskId;
+  tenantId: TenantId;
+  userId: string | null;
+  leaseToken: string;
+  attempt: number;
+  handBacks: number;
+  /** On this process's clock, derived from what is left on the database's. */
+  deadlineAtMs: number;
+  step: v.InferOutput<typeof PlanStep>;
+  manifest: Manifest;
+  endpoint: string;
+  config: Record<string, unknown>;
+  profile: Record<string, unknown> | null;
+  input: unknown;
+  priority: "low" | "normal" | "high";
+  routingMethod: string;
+  requestId: string;
+  traceparent: string | null;
+  createdAt: string;
+}
+
+const Record_ = v.record(v.string(), v.unknown());
+const ClaimedTask = v.object({
+  id: v.string(),
+  tenant_id: v.string(),
+  user_id: v.nullable(v.string()),
+  plan: TaskPlan,
+  input: v.unknown(),
+  routing_method: v.string(),
+  priority: v.picklist(["low", "normal", "high"]),
+  attempt: v.number(),
+  hand_backs: v.number(),
+  deadline_ms: v.number(),
+  created_at: v.string(),
+  traceparent: v.nullable(v.string()),
+  request_id: v.string(),
+});
+const ClaimedPlugin = v.object({ name: v.string(), version: v.string(), endpoint: v.string(), manifest: Manifest, config: Record_ });
+const Row = v.variant("outcome", [
+  v.object({ outcome: v.literal("gone") }),
+  v.object({ outcome: v.literal("ended") }),
+  v.object({ outcome: v.literal("claimed"), task: ClaimedTask, lease_token: v.string(), plugins: v.array(ClaimedPlugin), profile: v.nullable(Record_) }),
+]);
+
+/** `gone`: over, unknown, or in other hands. `ended`: it was due to end and has ended here. */
+export async function claimTask(db: PlatformDb, id: TaskId, leaseMs: number, maxCrashes: number): Promise<{ outcome: "gone" } | { outcome: "ended" } | { outcome: "claimed"; claim: Claim }> {
+  const [raw] = await db.call("SELECT * FROM claim_task($1, $2, $3)", [id, leaseMs, maxCrashes]);
+  const row = v.parse(Row, raw);
+  if (row.outcome === "gone" || row.outcome === "ended") return { outcome: row.outcome };
+  const { task } = row;
+  const [step] = task.plan;
+  const plugin = row.plugins.find((p) => p.name === step?.plugin && p.version === step.version);
+  if (!step || !plugin) throw new Error("a task's plan names a plugin version that is not in the registry");
+  return {
+    outcome: "claimed",
+    claim: {
+      taskId: id,
+      tenantId: asId("tenant", task.tenant_id),
+      userId: task.user_id,
+      leaseToken: row.lease_token,
+      attempt: task.attempt,
+      handBacks: task.hand_backs,
+      deadlineAtMs: Date.now() + task.deadline_ms,
+      step,
+      manifest: plugin.manifest,
+      endpoint: plugin.endpoint,
+      config: plugin.config,
+      profile: row.profile,
+      input: task.input,
+      priority: task.priority,
+      routingMethod: task.routing_method,
+      requestId: task.request_id,
+      traceparent: task.traceparent,
+      createdAt: new Date(task.created_at).toISOString(),
+    },
+  };
+}

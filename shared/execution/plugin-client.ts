@@ -1,0 +1,153 @@
+/** Calls a plugin's service and reads its answer line by line. Every failure comes back as what it means for the task. */
+import { Agent, request } from "undici";
+import * as v from "valibot";
+import { ExecutionEvent, type InputEnvelope, MAX_OUTPUT_BYTES } from "../sdk/src/envelopes.ts";
+
+export class PluginFailure extends Error {
+  override readonly name = "PluginFailure";
+  readonly code: "PLUGIN_UNAVAILABLE" | "PLUGIN_TIMEOUT" | "INTERNAL" | "INVALID_INPUT";
+  readonly blame: "caller" | "plugin" | "upstream" | "platform";
+  /** Whether another try may help. */
+  readonly isTransient: boolean;
+  constructor(code: PluginFailure["code"], message: string, blame: PluginFailure["blame"], isTransient: boolean, cause?: unknown) {
+    super(message, { cause });
+    this.code = code;
+    this.blame = blame;
+    this.isTransient = isTransient;
+  }
+}
+
+export interface PluginCall {
+  endpoint: string;
+  input: InputEnvelope;
+  llmToken: string;
+  scopedToken: string;
+  hasModel: boolean;
+  deadline: Date;
+  traceparent: string;
+  requestId: string;
+  signal: AbortSignal;
+}
+
+export interface PluginClient {
+  /** The plugin's events in order; ends after `output`. Throws PluginFailure, or the signal's reason. */
+  execute(call: PluginCall): AsyncGenerator<ExecutionEvent>;
+  /** `GET /health`; throws when the service cannot be reached or says nothing sensible. */
+  health(endpoint: string, signal: AbortSignal): Promise<unknown>;
+  close(): void;
+}
+
+/** A plugin sends a line at least every 5 s; three in a row missing mean that its process is stuck or gone. */
+const SILENCE_MS = 20_000;
+const MAX_LINE_BYTES = MAX_OUTPUT_BYTES + 64 * 1024;
+const MAX_LINES = 20_000;
+
+export function openPluginClient(): PluginClient {
+  const agent = new Agent({ connect: { timeout: 5_000 }, headersTimeout: SILENCE_MS, bodyTimeout: SILENCE_MS, keepAliveTimeout: 30_000, pipelining: 1, connections: null });
+  return {
+    execute: (call) => execute(agent, call),
+    async health(endpoint, signal) {
+      const answer = await request(`${endpoint}/health`, { dispatcher: agent, signal, headersTimeout: 10_000, bodyTimeout: 10_000 });
+      const text = await boundedText(answer.body, 64 * 1024);
+      if (answer.statusCode !== 200) throw new PluginFailure("PLUGIN_UNAVAILABLE", `The plugin's health check answered ${answer.statusCode}.`, "plugin", true);
+      return JSON.parse(text) as unknown;
+    },
+    close: () => void agent.destroy(),
+  };
+}
+
+async function* execute(agent: Agent, call: PluginCall): AsyncGenerator<ExecutionEvent> {
+  const answer = await translate(call.signal, () =>
+    request(`${call.endpoint}/execute`, {
+      method: "POST",
+      dispatcher: agent,
+      signal: call.signal,
+      headers: {
+        "content-type": "application/json",
+        accept: "application/x-ndjson",
+        "aau-llm-token": call.llmToken,
+        "aau-scoped-token": call.scopedToken,
+        "aau-models": call.hasModel ? "live" : "offline",
+        "aau-deadline": call.deadline.toISOString(),
+        "aau-request-id": call.requestId,
+        traceparent: call.traceparent,
+      },
+      body: JSON.stringify(call.input),
+    }),
+  );
+  if (answer.statusCode !== 200) {
+    await answer.body.dump().catch(() => {});
+    const { statusCode } = answer;
+    if (statusCode === 422 || statusCode === 413) throw new PluginFailure("INTERNAL", `The plugin did not understand its input (${statusCode}).`, "plugin", false);
+    throw new PluginFailure("PLUGIN_UNAVAILABLE", `The plugin answered ${statusCode}.`, "plugin", statusCode >= 500 || statusCode === 429);
+  }
+  let lines = 0;
+  for await (const line of readLines(answer.body, call.signal)) {
+    if (++lines > MAX_LINES) throw new PluginFailure("INTERNAL", "The plugin sent too many events.", "plugin", false);
+    const event = parseEvent(line);
+    yield event;
+    if (event.type === "output") {
+      answer.body.destroy();
+      return;
+    }
+  }
+  throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin's process ended before it gave a result.", "plugin", true);
+}
+
+function parseEvent(line: string): ExecutionEvent {
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch {
+    throw new PluginFailure("INTERNAL", "The plugin's answer is not valid JSON.", "plugin", false);
+  }
+  const parsed = v.safeParse(ExecutionEvent, value);
+  if (parsed.success) return parsed.output;
+  const [issue] = parsed.issues;
+  throw new PluginFailure("INTERNAL", `The plugin's answer does not fit the envelope${issue ? ` at ${(v.getDotPath(issue) ?? "").slice(0, 100)}` : ""}.`, "plugin", false);
+}
+
+async function* readLines(body: AsyncIterable<Buffer>, signal: AbortSignal): AsyncGenerator<string> {
+  let rest: Buffer[] = [];
+  let size = 0;
+  const chunks = body[Symbol.asyncIterator]();
+  for (;;) {
+    const next = await translate(signal, () => chunks.next());
+    if (next.done) break;
+    let chunk = next.value;
+    for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10)) {
+      const line = Buffer.concat([...rest, chunk.subarray(0, end)]).toString("utf8");
+      rest = [];
+      size = 0;
+      chunk = chunk.subarray(end + 1);
+      if (line.trim() !== "") yield line;
+    }
+    size += chunk.byteLength;
+    if (size > MAX_LINE_BYTES) throw new PluginFailure("INTERNAL", `The plugin's result is larger than ${MAX_OUTPUT_BYTES} bytes; large results belong in artifacts.`, "plugin", false);
+    if (chunk.byteLength > 0) rest.push(chunk);
+  }
+}
+
+async function translate<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (signal.aborted) throw signal.reason;
+    const code = error instanceof Error && "code" in error ? String(error.code) : "";
+    if (code === "UND_ERR_BODY_TIMEOUT" || code === "UND_ERR_HEADERS_TIMEOUT") {
+      throw new PluginFailure("PLUGIN_TIMEOUT", "The plugin's process stopped answering.", "plugin", true, error);
+    }
+    throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin cannot be reached, or its process ended.", "plugin", true, error);
+  }
+}
+
+async function boundedText(body: AsyncIterable<Buffer>, maxBytes: number): Promise<string> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of body) {
+    size += chunk.byteLength;
+    if (size > maxBytes) throw new Error("answer too large");
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}

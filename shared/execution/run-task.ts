@@ -1,0 +1,233 @@
+/**
+ * One wake-up of `task-execute`: claim, run the step, settle. Every write after the claim carries the lease; whoever loses it
+ * stops and writes nothing. Retries have their only owner here.
+ */
+import * as v from "valibot";
+import type { Capability, CapabilitySigner } from "../access/capability-token.ts";
+import type { TenantSecrets } from "../access/tenant-secrets.ts";
+import type { PlatformDb, TenantDb } from "../db/database.ts";
+import { failpoint } from "../failpoint.ts";
+import { asId, publicId, type TaskId } from "../ids.ts";
+import type { Upstream } from "../models/upstream.ts";
+import type { Signals } from "../redis/signals.ts";
+import { Attachment, ENVELOPE_VERSION, type ExecutionEvent, type InputEnvelope, type OutputEnvelope } from "../sdk/src/envelopes.ts";
+import type { Telemetry } from "../telemetry/domain-events.ts";
+import { childOf, traceparentOf } from "../telemetry/trace.ts";
+import { type Claim, claimTask } from "./claim-task.ts";
+import { CancelRequested, holdLease, type Lease, LeaseLost } from "./lease.ts";
+import { type PluginClient, PluginFailure } from "./plugin-client.ts";
+import { fullJitterMs } from "./retry-delay.ts";
+import { handBack, type Settlement, settleTask } from "./settle-task.ts";
+
+export interface Executor {
+  db: TenantDb;
+  platformDb: PlatformDb;
+  signals: Signals;
+  plugins: PluginClient;
+  capabilities: CapabilitySigner;
+  secrets: TenantSecrets;
+  upstream: Pick<Upstream, "live">;
+  telemetry: Telemetry;
+  leaseMs: number;
+  maxCrashes: number;
+}
+
+export type RunOutcome = { outcome: "done" } | { outcome: "later"; retryAfterSec: number };
+
+const DONE: RunOutcome = { outcome: "done" };
+/** How often an unreachable plugin sends a task back to the queue before the task fails: about two minutes in all. */
+const MAX_UNREACHABLE = 6;
+
+/** `stopping` aborts when the instance must give its work back. */
+export async function runTask(executor: Executor, taskId: TaskId, stopping: AbortSignal): Promise<RunOutcome> {
+  FAILPOINT: await failpoint("claim.before");
+  const claimed = await claimTask(executor.platformDb, taskId, executor.leaseMs, executor.maxCrashes);
+  FAILPOINT: await failpoint("claim.after_commit");
+  if (claimed.outcome === "gone") return DONE;
+  if (claimed.outcome === "ended") {
+    await executor.signals.taskEnded(taskId);
+    return DONE;
+  }
+  const { claim } = claimed;
+  const startedAt = performance.now();
+  const lease = holdLease(executor.db, { tenantId: claim.tenantId, taskId, token: claim.leaseToken, leaseMs: executor.leaseMs }, () => void executor.signals.taskProgressed(taskId));
+  const cancels = await executor.signals.watchCancels((id) => {
+    if (id === taskId) lease.cancel();
+  });
+  const ids = { taskId, tenantId: claim.tenantId, plugin: claim.step.plugin, attempt: claim.attempt };
+  try {
+    lease.report("started", { attempt: claim.attempt, plugin: claim.step.plugin, version: claim.step.version });
+    const ending = await runStep(executor, claim, lease, stopping).catch(async (error: unknown) => {
+      // Trouble of the platform's own: another executor may fare better, and need not wait for the lease to run out.
+      await handBack(executor.db, claim, 2_000).catch(() => {});
+      throw error;
+    });
+    const events = await lease.release();
+    if (ending.kind === "hand_back") {
+      const held = await handBack(executor.db, claim, ending.delayMs);
+      executor.telemetry.taskHandedBack({ ...ids, reason: ending.reason });
+      return held ? { outcome: "later", retryAfterSec: ending.delayMs / 1000 } : DONE;
+    }
+    FAILPOINT: await failpoint("settle.before");
+    const settlement: Settlement = { ...ending, latencyMs: Math.round(performance.now() - startedAt) };
+    const held = ending.kind !== "lost" && (await settleTask(executor.db, claim, settlement, events));
+    FAILPOINT: await failpoint("settle.after_commit");
+    if (!held) {
+      executor.telemetry.taskLost(ids);
+      return DONE;
+    }
+    await executor.signals.taskEnded(taskId);
+    const error = settlement.kind === "failed" ? settlement.error : null;
+    executor.telemetry.taskFinished({
+      ...ids,
+      status: settlement.kind === "output" ? settlement.output.status : settlement.kind,
+      method: claim.routingMethod,
+      durationMs: performance.now() - startedAt,
+      errorCode: error?.code ?? null,
+      budgetExceeded: settlement.kind === "output" && settlement.output.execution_meta.budget_exceeded,
+    });
+    return DONE;
+  } finally {
+    await lease.release();
+    await cancels[Symbol.asyncDispose]();
+  }
+}
+
+type Ending =
+  | { kind: "output"; output: OutputEnvelope }
+  | { kind: "failed"; error: { code: string; message: string; cause: "caller" | "plugin" | "upstream" | "platform" }; output: OutputEnvelope | null }
+  | { kind: "cancelled" }
+  | { kind: "lost" }
+  | { kind: "hand_back"; delayMs: number; reason: string };
+
+/** Calls the plugin until it gives a result, its failure is final, or time is up. */
+async function runStep(executor: Executor, claim: Claim, lease: Lease, stopping: AbortSignal): Promise<Ending> {
+  const { manifest } = claim;
+  let tries = 0;
+  const secrets = manifest.required_secret_names.length === 0 ? {} : await executor.secrets.reveal(executor.db, claim.tenantId, claim.step.plugin, manifest.required_secret_names);
+  for (;;) {
+    tries += 1;
+    const timeoutMs = Math.max(1, Math.min(manifest.timeout_seconds * 1000, claim.deadlineAtMs - Date.now()));
+    const timeout = AbortSignal.timeout(timeoutMs);
+    const signal = AbortSignal.any([lease.signal, stopping, timeout]);
+    try {
+      const output = await callPlugin(executor, claim, lease, secrets, signal, timeoutMs);
+      if (output.status !== "failed") return { kind: "output", output };
+      return {
+        kind: "failed",
+        output,
+        error: { code: output.error_code ?? "INTERNAL", message: output.error ?? "The plugin failed without saying why.", cause: output.error_cause ?? "plugin" },
+      };
+    } catch (error) {
+      if (lease.signal.reason instanceof LeaseLost) return { kind: "lost" };
+      if (lease.signal.reason instanceof CancelRequested) return { kind: "cancelled" };
+      if (stopping.aborted) return { kind: "hand_back", delayMs: 0, reason: "instance stops" };
+      const failure = timeout.aborted
+        ? new PluginFailure("PLUGIN_TIMEOUT", `The plugin did not finish within ${Math.round(timeoutMs / 1000)} seconds.`, "plugin", claim.deadlineAtMs > Date.now())
+        : error;
+      if (!(failure instanceof PluginFailure)) throw failure;
+      const delayMs = fullJitterMs(tries, { baseMs: 500, capMs: 10_000 });
+      if (failure.isTransient && tries <= manifest.max_retries && Date.now() + delayMs < claim.deadlineAtMs) {
+        lease.report("retrying", { code: failure.code, try: tries + 1 });
+        await pause(delayMs, AbortSignal.any([lease.signal, stopping]));
+        continue;
+      }
+      if (failure.code === "PLUGIN_UNAVAILABLE" && failure.isTransient && claim.handBacks < MAX_UNREACHABLE) {
+        return { kind: "hand_back", delayMs: Math.min(2_000 * 2 ** claim.handBacks, 60_000), reason: failure.code };
+      }
+      return { kind: "failed", output: null, error: { code: failure.code, message: failure.message, cause: failure.blame } };
+    }
+  }
+}
+
+async function callPlugin(executor: Executor, claim: Claim, lease: Lease, secrets: Record<string, string>, signal: AbortSignal, timeoutMs: number): Promise<OutputEnvelope> {
+  const expiresAtMs = Date.now() + timeoutMs + 5_000;
+  const token = (aud: Capability["aud"]) =>
+    executor.capabilities.mint({
+      aud,
+      tenant: claim.tenantId,
+      task: claim.taskId,
+      attempt: claim.attempt,
+      step: claim.step.id,
+      plugin: claim.step.plugin,
+      version: claim.step.version,
+      scopes: claim.manifest.required_scopes,
+      token_budget: claim.manifest.token_budget,
+      lease: claim.leaseToken,
+      exp: expiresAtMs,
+    });
+  FAILPOINT: await failpoint("execute.before_plugin");
+  const events = executor.plugins.execute({
+    endpoint: claim.endpoint,
+    input: inputEnvelope(claim, secrets),
+    llmToken: token("llm"),
+    scopedToken: token("scoped"),
+    hasModel: executor.upstream.live,
+    deadline: new Date(Date.now() + timeoutMs),
+    traceparent: childOf(traceparentOf(claim.traceparent)),
+    requestId: claim.requestId,
+    signal,
+  });
+  for await (const event of events) {
+    if (event.type === "output") return checkOutput(event.envelope, claim);
+    reportProgress(lease, event);
+  }
+  throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin ended without a result.", "plugin", true);
+}
+
+function reportProgress(lease: Lease, event: Exclude<ExecutionEvent, { type: "output" }>): void {
+  switch (event.type) {
+    case "node_started":
+      return lease.report("node_started", { node: event.node.slice(0, 100) });
+    case "node_finished":
+      return lease.report("node_finished", { node: event.node.slice(0, 100), duration_ms: event.duration_ms });
+    case "report":
+      return lease.report("report", { node: event.node.slice(0, 100), message: event.message });
+    case "warning":
+      return lease.report("warning", { ...event.warning });
+    case "alive":
+      return;
+  }
+}
+
+function checkOutput(output: OutputEnvelope, claim: Claim): OutputEnvelope {
+  if (output.task_id !== publicId("task", claim.taskId)) throw new PluginFailure("INTERNAL", "The plugin answered for another task.", "plugin", false);
+  return output;
+}
+
+const Input = v.object({ command: v.string(), attachments: v.array(Attachment) });
+
+function inputEnvelope(claim: Claim, secrets: Record<string, string>): InputEnvelope {
+  const { command, attachments } = v.parse(Input, claim.input);
+  return {
+    task_id: publicId("task", claim.taskId),
+    task_description: command,
+    envelope_version: ENVELOPE_VERSION,
+    context: {
+      tenant_id: publicId("tenant", claim.tenantId),
+      user_id: claim.userId === null ? null : publicId("user", asId("user", claim.userId)),
+      user_profile: claim.profile ?? {},
+      conversation_history: [],
+      org_knowledge_chunks: [],
+      plugin_config: claim.config,
+      secrets,
+    },
+    metadata: { source_channel: "api", priority: claim.priority, source_plugin: null, correlation_id: claim.requestId, timestamp: claim.createdAt },
+    attachments,
+  };
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        resolve();
+      },
+      { once: true },
+    );
+  });
+}

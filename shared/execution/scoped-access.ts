@@ -1,0 +1,85 @@
+/** What a capability opens: always the token's own tenant, task and plugin, and only while the lease in it lives. */
+import { createHash } from "node:crypto";
+import * as v from "valibot";
+import type { Capability } from "../access/capability-token.ts";
+import type { TenantDb } from "../db/database.ts";
+import { Refusal } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
+import { asId, newId, publicId, type TenantId } from "../ids.ts";
+import type { ArtifactRef } from "../sdk/src/envelopes.ts";
+import { artifactKey } from "../storage/artifact-name.ts";
+import type { ObjectStore } from "../storage/object-store.ts";
+
+/** Media types that a browser would not run; anything else is served as bytes. */
+const MEDIA_TYPES = /^(text\/(plain|markdown|csv|x-diff)|application\/(json|sarif\+json|pdf|zip|xml|yaml|octet-stream)|image\/(png|jpeg|webp|gif))$/;
+const MAX_ARTIFACTS = 100;
+
+export function requireScope(capability: Capability, scope: Capability["scopes"][number]): void {
+  if (!capability.scopes.includes(scope)) throw new Refusal("FORBIDDEN_SCOPE", { message: `The plugin's manifest does not declare the scope ${scope}.`, details: { required_scope: scope } });
+}
+
+const LeaseRow = v.object({ cancel_requested: v.boolean() });
+
+/** Refuses when the lease that the token names is over: the task has ended or belongs to another attempt. */
+export async function checkLease(db: TenantDb, tenantId: TenantId, capability: Capability): Promise<{ cancelRequested: boolean }> {
+  const [row] = await db.call("SELECT cancel_requested FROM check_lease($1, $2, $3)", [tenantId, capability.task, capability.lease]);
+  if (!row) throw new Refusal("CONFLICT", { message: "This execution is over; its capability ended with it." });
+  return { cancelRequested: v.parse(LeaseRow, row).cancel_requested };
+}
+
+/** The object first, then the row: a row never points at nothing. The same name again replaces both. */
+export async function storeArtifact({ db, storage }: { db: TenantDb; storage: ObjectStore }, capability: Capability, file: { name: string; mediaType: string; bytes: Uint8Array }): Promise<ArtifactRef> {
+  const tenantId = asId("tenant", capability.tenant);
+  await checkLease(db, tenantId, capability);
+  const [essence = ""] = file.mediaType.toLowerCase().split(";").map((part) => part.trim());
+  const mediaType = MEDIA_TYPES.test(essence) ? essence : "application/octet-stream";
+  const key = artifactKey(capability.tenant, capability.plugin, capability.task, file.name);
+  const sha256 = createHash("sha256").update(file.bytes).digest("hex");
+  await storage.put(key, file.bytes, mediaType).catch((cause: unknown) => {
+    throw new Refusal("SERVICE_UNAVAILABLE", { message: "The artifact store cannot be reached.", retryAfterSec: 1, cause });
+  });
+  FAILPOINT: await failpoint("artifact.after_upload");
+  const [row] = await db.call<{ id: string }>("SELECT put_artifact($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS id", [
+    tenantId,
+    capability.task,
+    capability.lease,
+    newId("artifact"),
+    capability.plugin,
+    file.name,
+    mediaType,
+    file.bytes.byteLength,
+    sha256,
+    key,
+    MAX_ARTIFACTS,
+  ]);
+  if (!row?.id) throw new Refusal("CONFLICT", { message: `This execution is over, or has stored ${MAX_ARTIFACTS} artifacts already.` });
+  return { artifact_id: publicId("artifact", row.id), name: file.name, media_type: mediaType, size_bytes: file.bytes.byteLength, sha256 };
+}
+
+/** Only what the same plugin stored for the same task. */
+export async function readOwnArtifact({ db, storage }: { db: TenantDb; storage: ObjectStore }, capability: Capability, name: string) {
+  const tenantId = asId("tenant", capability.tenant);
+  await checkLease(db, tenantId, capability);
+  const row = await db.tenant(tenantId, (tx) =>
+    tx
+      .selectFrom("artifacts")
+      .select(["storage_key", "media_type"])
+      .where("tenant_id", "=", tenantId)
+      .where("task_id", "=", capability.task)
+      .where("plugin_name", "=", capability.plugin)
+      .where("name", "=", name)
+      .executeTakeFirst(),
+  );
+  const bytes = row ? await storage.get(row.storage_key) : null;
+  return row && bytes ? { bytes, mediaType: row.media_type } : null;
+}
+
+const ReportRow = v.object({ held: v.boolean(), cancel_requested: v.boolean() });
+
+/** Appends one progress event; true when the plugin should stop. */
+export async function appendReport(db: TenantDb, capability: Capability, report: { node: string; message: string }): Promise<boolean> {
+  const [row] = await db.call("SELECT held, cancel_requested FROM append_progress($1, $2, $3, $4)", [capability.tenant, capability.task, capability.lease, JSON.stringify([{ type: "report", data: report }])]);
+  const { held, cancel_requested } = v.parse(ReportRow, row);
+  if (!held) throw new Refusal("CONFLICT", { message: "This execution is over; its capability ended with it." });
+  return cancel_requested;
+}

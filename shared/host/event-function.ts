@@ -1,0 +1,68 @@
+/** Runs one event function for a CloudEvent from the bridge: 204 acknowledges, 503 asks for another delivery, 4xx is dead. */
+import { CloudEvent, HTTP } from "cloudevents";
+import * as v from "valibot";
+import { Refusal } from "../errors.ts";
+import { traceIdOf, traceparentOf } from "../telemetry/trace.ts";
+import { required } from "./config.ts";
+import type { EventFunction, RequestInfo } from "./declare.ts";
+import { checkServiceToken } from "./guard.ts";
+import { replyToError, requestInfo, toResponse } from "./http-function.ts";
+import { readBytes } from "./request-body.ts";
+import type { Runtime } from "./runtime.ts";
+
+const MAX_EVENT_BYTES = 16 * 1024;
+
+export function eventHandler(fn: EventFunction, runtime: Runtime): (request: Request) => Promise<Response> {
+  return async (request) => {
+    const startedAt = performance.now();
+    const info = requestInfo(request, runtime);
+    const seen = { request_id: info.requestId, function_name: fn.name, trace_id: traceIdOf(info.traceparent), event_id: "" };
+    runtime.requestStarted();
+    let response: Response;
+    try {
+      checkServiceToken(request.headers, required(runtime.config, "SERVICE_TOKEN"));
+      if (runtime.draining.aborted) throw new Refusal("SERVICE_UNAVAILABLE", { message: "This instance is stopping.", retryAfterSec: 1 });
+      const { data, event } = await readEvent(fn, request, info);
+      seen.event_id = event.id;
+      // The declaration's types tie `needs` and the data's schema to the handler; here they are only data.
+      const args = { data, event, signal: runtime.stopping, ...runtime.resources } as unknown as Parameters<EventFunction["handle"]>[0];
+      const result = await fn.handle(args);
+      response =
+        result.outcome === "done"
+          ? toResponse({ status: 204 }, info.requestId, runtime)
+          : toResponse({ status: 503, headers: { "retry-after": String(Math.max(1, Math.ceil(result.retryAfterSec))) } }, info.requestId, runtime);
+    } catch (error) {
+      response = toResponse(replyToError(error, info.requestId, runtime, seen), info.requestId, runtime);
+    } finally {
+      runtime.requestFinished();
+    }
+    const ms = performance.now() - startedAt;
+    runtime.metrics.requests.observe({ function: fn.name, status: String(response.status) }, ms / 1000);
+    runtime.log(response.status >= 500 ? "warn" : "debug", "event handled", { ...seen, status: response.status, duration_ms: Math.round(ms * 100) / 100 });
+    return response;
+  };
+}
+
+async function readEvent(fn: EventFunction, request: Request, info: RequestInfo) {
+  const body = Buffer.from(await readBytes(request, MAX_EVENT_BYTES)).toString("utf8");
+  try {
+    const parsed = HTTP.toEvent({ headers: Object.fromEntries(request.headers), body });
+    if (!(parsed instanceof CloudEvent)) throw new Refusal("INVALID_INPUT", { message: "Send one event at a time." });
+    parsed.validate();
+    if (parsed.type !== fn.event) throw new Refusal("INVALID_INPUT", { message: `This function handles ${fn.event}.` });
+    const { traceparent, attempt } = parsed;
+    return {
+      data: v.parse(fn.data, parsed.data),
+      event: {
+        id: parsed.id,
+        type: parsed.type,
+        subject: parsed.subject ?? "",
+        attempt: Number(attempt) || 1,
+        traceparent: typeof traceparent === "string" ? traceparentOf(traceparent) : info.traceparent,
+      },
+    };
+  } catch (error) {
+    if (error instanceof Refusal) throw error;
+    throw new Refusal("INVALID_INPUT", { message: "This is not a CloudEvent that the function understands.", cause: error });
+  }
+}

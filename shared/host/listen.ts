@@ -1,0 +1,35 @@
+/** An HTTP server around a fetch function, with the time-outs of RELIABILITY 2.2 and an orderly end. */
+import { type Server, createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { getRequestListener } from "@hono/node-server";
+
+export interface Listening {
+  port: number;
+  /** Stops taking connections, waits for open requests up to `graceMs`, then cuts what is left. */
+  close(graceMs: number): Promise<void>;
+}
+
+export async function listen(fetch: (request: Request) => Response | Promise<Response>, { port, host = "0.0.0.0" }: { port: number; host?: string }): Promise<Listening> {
+  const server: Server = createServer(
+    { headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 65_000, maxHeaderSize: 16_384 },
+    getRequestListener(fetch, { overrideGlobalObjects: false }),
+  );
+  server.maxHeadersCount = 100;
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, host, resolve);
+  });
+  return {
+    port: (server.address() as AddressInfo).port,
+    async close(graceMs) {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      server.closeIdleConnections();
+      // A keep-alive connection becomes idle only after its last answer, so idle ones are swept until all are gone.
+      const sweep = setInterval(() => server.closeIdleConnections(), 50);
+      const cut = setTimeout(() => server.closeAllConnections(), graceMs);
+      await closed;
+      clearInterval(sweep);
+      clearTimeout(cut);
+    },
+  };
+}

@@ -1,0 +1,4 @@
+import type { Opener, Resources } from "../resources.ts";
+import { DATABASE_VARIABLES, database } from "./connections.ts";
+
+export const opener: Opener<Resources["db"]> = { variables: DATABASE_VARIABLES, open: database };

@@ -1,0 +1,101 @@
+/** The life of one deployed function: read the settings, open what it needs, listen, and on SIGTERM finish what is in flight. */
+import { openDoorkeeper } from "../access/admission.ts";
+import { openLog } from "../telemetry/log.ts";
+import { openTelemetry } from "../telemetry/domain-events.ts";
+import { openMetrics } from "../telemetry/metrics.ts";
+import { functionApp } from "./app.ts";
+import { type Config, readConfig } from "./config.ts";
+import type { AnyFunction } from "./declare.ts";
+import { installFailpoints } from "./install-failpoints.ts";
+import { type Listening, listen } from "./listen.ts";
+import { allNeeds } from "./needs.ts";
+import { type Openers, openResources, type ResourceName, type Resources } from "./resources.ts";
+import type { Runtime } from "./runtime.ts";
+
+export interface Serving {
+  port: number;
+  runtime: Runtime;
+  stop(): Promise<void>;
+}
+
+/** The share of the drain time after which work that does not end is given back to the queue. */
+const HAND_BACK_AFTER = 0.6;
+
+/** Opens a runtime for these functions. */
+export async function openRuntime(functions: readonly AnyFunction[], openers: Partial<Openers>, config: Config, service: string) {
+  const needs = [...new Set(functions.flatMap(allNeeds))];
+  for (const need of needs) if (!openers[need]) throw new Error(`${service} needs ${need}, and no opener was given`);
+  const log = openLog({ service, level: config.LOG_LEVEL });
+  const metrics = openMetrics();
+  const { resources, close } = await openResources(openers as Openers, needs as ResourceName[], config, openTelemetry(log, metrics));
+  const drain = new AbortController();
+  const stopping = new AbortController();
+  let inFlight = 0;
+  let idle: (() => void) | undefined;
+  const open: Partial<Resources> = resources;
+  const runtime: Runtime = {
+    config,
+    log,
+    metrics,
+    resources: open,
+    doorkeeper: open.redis && open.db ? openDoorkeeper(open.redis, open.db) : null,
+    capabilities: open.capabilities ?? null,
+    draining: drain.signal,
+    stopping: stopping.signal,
+    requestStarted() {
+      inFlight += 1;
+    },
+    requestFinished() {
+      inFlight -= 1;
+      if (inFlight === 0) idle?.();
+    },
+  };
+  return {
+    runtime,
+    async stop(listening: Listening[]) {
+      drain.abort();
+      const handBack = setTimeout(() => stopping.abort(new Error("the instance is stopping")), config.DRAIN_MS * HAND_BACK_AFTER);
+      const quiet = inFlight === 0 ? Promise.resolve() : new Promise<void>((resolve) => {
+        idle = resolve;
+      });
+      await Promise.all([...listening.map((l) => l.close(config.DRAIN_MS)), Promise.race([quiet, new Promise((resolve) => setTimeout(resolve, config.DRAIN_MS).unref())])]);
+      clearTimeout(handBack);
+      await close();
+    },
+  };
+}
+
+/** What a bundle runs. Resolves when the function listens; the process ends by itself after SIGTERM. */
+export async function serveFunction(fn: AnyFunction, openers: Partial<Openers>): Promise<void> {
+  const log = openLog({ service: fn.name, level: "info" });
+  FAILPOINT: installFailpoints(process.env.AAU_FP);
+  try {
+    const config = readConfig(process.env);
+    const { runtime, stop } = await openRuntime([fn], openers, config, fn.name);
+    runtime.metrics.collectProcess();
+    const listening = await listen(functionApp([fn], runtime).fetch, { port: config.PORT });
+    runtime.log("info", "function listens", { count: listening.port });
+    endOnSignals(async () => {
+      await stop([listening]);
+      runtime.log("info", "function stopped");
+    });
+  } catch (error) {
+    log("fatal", error instanceof Error && error.name === "ConfigError" ? error.message : "function could not start", { error });
+    process.exitCode = 1;
+  }
+}
+
+/** Runs the stop once, on the first SIGTERM or SIGINT. */
+export function endOnSignals(stop: () => Promise<void>): void {
+  let stopping = false;
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => {
+      if (stopping) return;
+      stopping = true;
+      stop().then(
+        () => process.exit(0),
+        () => process.exit(1),
+      );
+    });
+  }
+}

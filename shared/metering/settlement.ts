@@ -1,0 +1,142 @@
+/** The end of one model call: exactly one of `done`, `failed` and `broken` is written, whoever comes first. */
+import type { Capability } from "../access/capability-token.ts";
+import type { TenantDb } from "../db/database.ts";
+import { failpoint } from "../failpoint.ts";
+import { publicId } from "../ids.ts";
+import type { Message, MessageReader } from "../models/message-stream.ts";
+import type { MessagesError } from "../models/messages-api.ts";
+import { troubleOf } from "../models/upstream.ts";
+import type { Telemetry } from "../telemetry/domain-events.ts";
+import { type CallOutcome, type ClosedCall, closeCall } from "./llm-journal.ts";
+import { CallStopped } from "./open-calls.ts";
+import { costMicroUsd, isPriced } from "./prices.ts";
+import { estimateUsage, type MeteredUsage, readUsage } from "./usage.ts";
+
+export interface CallToSettle {
+  db: TenantDb;
+  telemetry: Telemetry;
+  capability: Capability;
+  id: string;
+  node: string | null;
+  /** The model that was asked. */
+  model: string;
+  charges: boolean;
+  requestBytes: number;
+  /** Tokens that the step had used before. */
+  usedBefore: number;
+  /** Stops the watch over the call. */
+  release(): void;
+}
+
+const STOPPED = {
+  cancelled: { status: 403, type: "permission_error", code: "CANCELLED", message: new CallStopped("cancelled").message },
+  lease_lost: { status: 403, type: "permission_error", code: "LEASE_LOST", message: new CallStopped("lease_lost").message },
+} as const satisfies Record<CallStopped["reason"], MessagesError>;
+
+const NOT_WRITTEN: MessagesError = {
+  status: 503,
+  type: "api_error",
+  code: "SERVICE_UNAVAILABLE",
+  message: "The answer came, but the platform could not write it down; it is withheld and not billed.",
+  retryAfterSec: 1,
+};
+
+export class Settlement {
+  providerRequestId: string | null = null;
+  readonly #call: CallToSettle;
+  readonly #startedAt = performance.now();
+  #tokensUsed: number;
+
+  constructor(call: CallToSettle) {
+    this.#call = call;
+    this.#tokensUsed = call.usedBefore;
+  }
+
+  /** `aau-tokens-used` counts this call once it is settled; on a stream, whose headers leave first, it is what was used before. */
+  headers(): Record<string, string> {
+    return {
+      "aau-call": publicId("call", this.#call.id),
+      "aau-tokens-used": String(this.#tokensUsed),
+      "aau-budget": String(this.#call.capability.token_budget),
+      ...(this.providerRequestId === null ? {} : { "request-id": this.providerRequestId }),
+    };
+  }
+
+  /** Journals a whole answer. Null: it may be handed over. */
+  async done(message: Message, rawUsage: unknown, answer: string, answerBytes: number): Promise<MessagesError | null> {
+    const usage = readUsage(rawUsage) ?? estimateUsage(this.#call.requestBytes, answerBytes, message.usage);
+    const billedAs = isPriced(message.model) ? message.model : this.#call.model;
+    const written = await this.#write({
+      state: "done",
+      model: message.model,
+      usage,
+      costMicroUsd: this.#call.charges ? costMicroUsd(usage.counts, billedAs) : 0n,
+      providerRequestId: this.providerRequestId,
+      answer,
+      error: null,
+    });
+    if (written === "lost") return NOT_WRITTEN;
+    return written === "done" ? null : STOPPED.lease_lost;
+  }
+
+  /** Journals a refusal of the provider. It costs the tenant nothing; what the provider counted is kept. */
+  async failed(reader: MessageReader | null, error: Record<string, unknown>): Promise<void> {
+    await this.#write({
+      state: "failed",
+      model: reader?.message?.model ?? null,
+      usage: readUsage(reader?.usage),
+      costMicroUsd: 0n,
+      providerRequestId: this.providerRequestId,
+      answer: null,
+      error,
+    });
+  }
+
+  /** Journals a call that brought no whole answer, and says what the plugin is told. */
+  async broken(reader: MessageReader | null, cause: unknown): Promise<MessagesError> {
+    const stopped = cause instanceof CallStopped ? cause.reason : isHangUp(cause) ? "hung_up" : null;
+    const trouble = troubleOf(cause);
+    await this.failed(reader, stopped ? { type: "aborted", reason: stopped } : { type: "upstream_error", reason: trouble.type });
+    return cause instanceof CallStopped ? STOPPED[cause.reason] : trouble;
+  }
+
+  async #write(outcome: CallOutcome): Promise<ClosedCall["state"] | "lost" | "gone"> {
+    const { db, telemetry, capability, id, node, model } = this.#call;
+    let written: ClosedCall["state"] | "lost" | "gone";
+    FAILPOINT: await failpoint("llm.before_settle");
+    try {
+      const closed = await closeCall(db, capability.tenant, id, outcome);
+      written = closed?.state ?? "gone";
+      if (closed) this.#tokensUsed = Number(closed.tokens_used);
+    } catch (error) {
+      written = "lost";
+      telemetry.degraded("llm journal", error);
+    } finally {
+      // Until here the sign of life goes on, so that nobody takes a call that is being settled for dead.
+      this.#call.release();
+    }
+    FAILPOINT: await failpoint("llm.after_settle");
+    telemetry.modelCallFinished({
+      taskId: capability.task,
+      tenantId: capability.tenant,
+      plugin: capability.plugin,
+      node,
+      model: outcome.model ?? model,
+      tokens: tokensOf(outcome.usage),
+      durationMs: performance.now() - this.#startedAt,
+      state: written,
+    });
+    return written;
+  }
+}
+
+function tokensOf(usage: MeteredUsage | null): number {
+  if (!usage) return 0;
+  const { input, output, cacheWrite5m, cacheWrite1h, cacheRead } = usage.counts;
+  return input + output + cacheWrite5m + cacheWrite1h + cacheRead;
+}
+
+/** The plugin closed its connection, or the host ends its requests: an abort that names no reason of ours. */
+function isHangUp(cause: unknown): boolean {
+  return cause === undefined || (cause instanceof Error && (cause.name === "AbortError" || cause.name === "ResponseAborted"));
+}

@@ -1,0 +1,29 @@
+/** Names of streams and channels, and the ring itself. Entries carry ids, never content. */
+import type { Redis } from "ioredis";
+import { publicId } from "../ids.ts";
+import { tryRedis } from "./availability.ts";
+
+export const CONSUMER_GROUP = "bridge";
+export const DEAD_STREAM = "stream:dead";
+export const taskStream = (plugin: string): string => `stream:tasks:${plugin}`;
+export const CANCEL_CHANNEL = "cancel";
+export const cancelFlag = (taskId: string): string => `cancel:${taskId}`;
+export const doneChannel = (taskId: string): string => `done:${taskId}`;
+export const progressChannel = (taskId: string): string => `progress:${taskId}`;
+
+export interface Ring {
+  /**
+   * Wakes the function that works on this task. `id` is the CloudEvent's id and stays the same when a ring is delivered
+   * again. False: Redis is away; the row says what is due and `wake` rings later.
+   */
+  task(plugin: string, taskId: string, traceparent: string): Promise<boolean>;
+}
+
+export function openRing(redis: Redis): Ring {
+  return {
+    async task(plugin, taskId, traceparent) {
+      const id = await tryRedis(redis, (r) => r.xadd(taskStream(plugin), "*", "task_id", publicId("task", taskId), "traceparent", traceparent));
+      return id !== null;
+    },
+  };
+}

@@ -1,0 +1,59 @@
+/** Plugins as the outside sees them. */
+import * as v from "valibot";
+import type { CatalogueEntry } from "./catalogue.ts";
+
+export const PluginSummary = v.strictObject({
+  name: v.string(),
+  version: v.string(),
+  description: v.string(),
+  category: v.string(),
+  capabilities: v.array(v.string()),
+  estimated_latency: v.picklist(["fast", "medium", "slow"]),
+  status: v.string(),
+  health: v.picklist(["healthy", "degraded", "unhealthy", "unknown"]),
+  subscribed: v.boolean(),
+});
+
+export const PluginDetail = v.strictObject({
+  ...PluginSummary.entries,
+  required_scopes: v.array(v.string()),
+  required_secret_names: v.array(v.string()),
+  egress_hosts: v.array(v.string()),
+  dependencies: v.array(v.strictObject({ name: v.string(), version: v.string() })),
+  input_schema: v.record(v.string(), v.unknown()),
+  model: v.string(),
+  token_budget: v.number(),
+  timeout_seconds: v.number(),
+  envelope_version: v.string(),
+});
+
+export function pluginSummary(entry: CatalogueEntry, isSubscribed: boolean): v.InferOutput<typeof PluginSummary> {
+  const { manifest } = entry;
+  return {
+    name: entry.name,
+    version: entry.version,
+    description: manifest.description,
+    category: manifest.category,
+    capabilities: manifest.capabilities,
+    estimated_latency: manifest.estimated_latency,
+    status: entry.status,
+    health: entry.health.status,
+    subscribed: isSubscribed,
+  };
+}
+
+export function pluginDetail(entry: CatalogueEntry, isSubscribed: boolean): v.InferOutput<typeof PluginDetail> {
+  const { manifest } = entry;
+  return {
+    ...pluginSummary(entry, isSubscribed),
+    required_scopes: manifest.required_scopes,
+    required_secret_names: manifest.required_secret_names,
+    egress_hosts: manifest.egress_hosts,
+    dependencies: manifest.dependencies,
+    input_schema: manifest.input_schema,
+    model: manifest.model,
+    token_budget: manifest.token_budget,
+    timeout_seconds: manifest.timeout_seconds,
+    envelope_version: manifest.envelope_version,
+  };
+}

@@ -1,0 +1,86 @@
+/** The capability sentences of a catalogue as one flat matrix, and the score of each plugin for a command. */
+import { EMBEDDING_DIMENSIONS } from "../models/embedder.ts";
+
+export interface IndexedPlugin {
+  readonly plugin: string;
+  /** One capability sentence each; only their vectors are read here. */
+  readonly texts: readonly string[];
+  readonly vectors: readonly Float32Array[];
+}
+
+export interface CapabilityIndex {
+  readonly model: string;
+  readonly plugins: readonly string[];
+  /** Plugin `i` owns the rows `starts[i]` up to `starts[i + 1]`. */
+  readonly starts: Uint32Array;
+  readonly rows: Float32Array;
+  readonly background: Float32Array;
+}
+
+export interface PluginScore {
+  readonly plugin: string;
+  readonly score: number;
+}
+
+export interface CommandScores {
+  /** Best first; equal scores in the order of the names, so that a decision never depends on the order of registration. */
+  readonly plugins: readonly PluginScore[];
+  /** How near the command is to sentences that no plugin answers: the rival of last resort. */
+  readonly background: number;
+}
+
+/** `background` holds the vectors of `BACKGROUND_SENTENCES` (background.ts), made by the same model. */
+export function buildCapabilityIndex(model: string, plugins: readonly IndexedPlugin[], background: readonly Float32Array[]): CapabilityIndex {
+  const ordered = plugins.filter((p) => p.vectors.length > 0).sort((a, b) => (a.plugin < b.plugin ? -1 : 1));
+  const starts = new Uint32Array(ordered.length + 1);
+  ordered.forEach((p, i) => {
+    starts[i + 1] = (starts[i] ?? 0) + p.vectors.length;
+  });
+  return { model, plugins: ordered.map((p) => p.plugin), starts, rows: flatten(ordered.flatMap((p) => p.vectors)), background: flatten(background) };
+}
+
+/** Sorted, best first. At most one multiplication a stored number; the zeros of the command cost nothing. */
+export function scoreCommand(index: CapabilityIndex, vector: Float32Array): CommandScores {
+  if (vector.length !== EMBEDDING_DIMENSIONS) throw new RangeError(`a command vector has ${vector.length} dimensions instead of ${EMBEDDING_DIMENSIONS}`);
+  const query = withoutZeros(vector);
+  const plugins = index.plugins.map((plugin, i) => ({ plugin, score: likeness(index.rows, index.starts[i] ?? 0, index.starts[i + 1] ?? 0, query) }));
+  plugins.sort((a, b) => b.score - a.score);
+  return { plugins, background: likeness(index.background, 0, index.background.length / EMBEDDING_DIMENSIONS, query) };
+}
+
+function flatten(vectors: readonly Float32Array[]): Float32Array {
+  const rows = new Float32Array(vectors.length * EMBEDDING_DIMENSIONS);
+  vectors.forEach((vector, i) => {
+    if (vector.length !== EMBEDDING_DIMENSIONS) throw new RangeError(`a capability vector has ${vector.length} dimensions instead of ${EMBEDDING_DIMENSIONS}`);
+    rows.set(vector, i * EMBEDDING_DIMENSIONS);
+  });
+  return rows;
+}
+
+interface Query {
+  readonly places: Uint16Array;
+  readonly values: Float32Array;
+}
+
+/** The offline model fills about a tenth of its dimensions, and only those need to be multiplied. */
+function withoutZeros(vector: Float32Array): Query {
+  const places = Uint16Array.from(vector.keys()).filter((place) => vector[place] !== 0);
+  return { places, values: Float32Array.from(places, (place) => vector[place] ?? 0) };
+}
+
+/** Three parts the best sentence, one part the second: one lucky sentence wins less often than by the best alone, and a mean over all would blur. */
+function likeness(rows: Float32Array, from: number, to: number, { places, values }: Query): number {
+  let best = Number.NEGATIVE_INFINITY;
+  let second = Number.NEGATIVE_INFINITY;
+  for (let row = from; row < to; row++) {
+    const start = row * EMBEDDING_DIMENSIONS;
+    let cosine = 0;
+    for (let i = 0; i < places.length; i++) cosine += (rows[start + (places[i] ?? 0)] ?? 0) * (values[i] ?? 0);
+    if (cosine > best) {
+      second = best;
+      best = cosine;
+    } else if (cosine > second) second = cosine;
+  }
+  if (to === from) return 0;
+  return to - from === 1 ? best : (3 * best + second) / 4;
+}

@@ -1,0 +1,74 @@
+/** Artifacts in any S3-compatible store. Only puts, gets, deletes and presigned links: what every such server does alike. */
+import { DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, CreateBucketCommand, PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
+import { getSignedUrl } from "@aws-sdk/s3-request-presigner";
+
+export const PRESIGNED_LINK_SEC = 300;
+const REQUEST_TIMEOUT_MS = 20_000;
+
+export interface ObjectStore {
+  put(key: string, body: Uint8Array, mediaType: string): Promise<void>;
+  /** Null when there is no such object. */
+  get(key: string): Promise<Uint8Array | null>;
+  delete(key: string): Promise<void>;
+  /** A link that serves the object as a download under this name for five minutes. */
+  link(key: string, downloadName: string, mediaType: string): Promise<string>;
+  ensureBucket(): Promise<void>;
+  close(): void;
+}
+
+export interface ObjectStoreOptions {
+  endpoint?: string;
+  publicEndpoint?: string;
+  bucket: string;
+  region: string;
+  accessKeyId?: string;
+  secretAccessKey?: string;
+}
+
+export function openObjectStore(options: ObjectStoreOptions): ObjectStore {
+  const { bucket } = options;
+  const client = (endpoint: string | undefined) =>
+    new S3Client({
+      region: options.region,
+      ...(endpoint ? { endpoint, forcePathStyle: true } : {}),
+      ...(options.accessKeyId && options.secretAccessKey ? { credentials: { accessKeyId: options.accessKeyId, secretAccessKey: options.secretAccessKey } } : {}),
+      maxAttempts: 3,
+      requestHandler: { requestTimeout: REQUEST_TIMEOUT_MS, connectionTimeout: 2_000 },
+    });
+  const s3 = client(options.endpoint);
+  const signer = options.publicEndpoint ? client(options.publicEndpoint) : s3;
+
+  return {
+    async put(key, body, mediaType) {
+      await s3.send(new PutObjectCommand({ Bucket: bucket, Key: key, Body: body, ContentType: mediaType, ContentLength: body.byteLength }));
+    },
+    async get(key) {
+      try {
+        const answer = await s3.send(new GetObjectCommand({ Bucket: bucket, Key: key }));
+        return (await answer.Body?.transformToByteArray()) ?? new Uint8Array();
+      } catch (error) {
+        if (error instanceof Error && (error.name === "NoSuchKey" || error.name === "NotFound")) return null;
+        throw error;
+      }
+    },
+    async delete(key) {
+      await s3.send(new DeleteObjectCommand({ Bucket: bucket, Key: key }));
+    },
+    link(key, downloadName, mediaType) {
+      // The name is checked when the artifact is stored, so it needs no quoting here.
+      const command = new GetObjectCommand({ Bucket: bucket, Key: key, ResponseContentDisposition: `attachment; filename="${downloadName}"`, ResponseContentType: mediaType });
+      return getSignedUrl(signer, command, { expiresIn: PRESIGNED_LINK_SEC });
+    },
+    async ensureBucket() {
+      try {
+        await s3.send(new HeadBucketCommand({ Bucket: bucket }));
+      } catch {
+        await s3.send(new CreateBucketCommand({ Bucket: bucket }));
+      }
+    },
+    close() {
+      s3.destroy();
+      signer.destroy();
+    },
+  };
+}

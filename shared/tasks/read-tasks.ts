@@ -1,0 +1,72 @@
+/** Statements that read tasks, their events and their artifacts, always within one tenant. */
+import * as v from "valibot";
+import type { TenantDb } from "../db/database.ts";
+import { asId, type TaskId, type TenantId } from "../ids.ts";
+import { FullTaskRow, TaskRow, type TaskStatus } from "./task-view.ts";
+
+const SUMMARY_COLUMNS = ["id", "plugin_name", "status", "routing_method", "routing_confidence", "created_at", "started_at", "completed_at"] as const;
+
+export async function findTask(db: TenantDb, tenantId: TenantId, id: TaskId): Promise<FullTaskRow | null> {
+  const row = await db.tenant(tenantId, (tx) =>
+    tx
+      .selectFrom("tasks")
+      .select([...SUMMARY_COLUMNS, "result", "error", "tokens_used", "cost_micro_usd", "attempt"])
+      .where("tenant_id", "=", tenantId)
+      .where("id", "=", id)
+      .executeTakeFirst(),
+  );
+  return row ? v.parse(FullTaskRow, row) : null;
+}
+
+export interface TaskFilter {
+  status?: TaskStatus;
+  plugin?: string;
+}
+
+/** Newest first; ids sort by time, so the id is the key of the page. One row more than `limit` says that there is a next page. */
+export async function listTasks(db: TenantDb, tenantId: TenantId, filter: TaskFilter, before: TaskId | null, limit: number): Promise<TaskRow[]> {
+  const rows = await db.tenant(tenantId, (tx) => {
+    let query = tx.selectFrom("tasks").select(SUMMARY_COLUMNS).where("tenant_id", "=", tenantId);
+    if (filter.status) query = query.where("status", "=", filter.status);
+    if (filter.plugin) query = query.where("plugin_name", "=", filter.plugin);
+    if (before) query = query.where("id", "<", before);
+    return query.orderBy("id", "desc").limit(limit + 1).execute();
+  });
+  return v.parse(v.array(TaskRow), rows);
+}
+
+export const TaskEvent = v.object({ seq: v.number(), type: v.string(), data: v.record(v.string(), v.unknown()), at: v.date() });
+export type TaskEvent = v.InferOutput<typeof TaskEvent>;
+
+/** Events after `afterSeq` in order, and whether the task is over; null when the tenant has no such task. */
+export async function readTaskEvents(db: TenantDb, tenantId: TenantId, id: TaskId, afterSeq: number, limit: number): Promise<{ events: TaskEvent[]; status: string } | null> {
+  return db.tenant(tenantId, async (tx) => {
+    // The status first: events of a task that is over are all there.
+    const task = await tx.selectFrom("tasks").select("status").where("tenant_id", "=", tenantId).where("id", "=", id).executeTakeFirst();
+    if (!task) return null;
+    const rows = await tx.selectFrom("task_events").select(["seq", "type", "data", "at"]).where("task_id", "=", id).where("tenant_id", "=", tenantId).where("seq", ">", afterSeq).orderBy("seq").limit(limit).execute();
+    return { events: v.parse(v.array(TaskEvent), rows), status: task.status };
+  });
+}
+
+export async function findArtifact(db: TenantDb, tenantId: TenantId, taskId: TaskId, name: string) {
+  const row = await db.tenant(tenantId, (tx) =>
+    tx.selectFrom("artifacts").select(["storage_key", "name", "media_type"]).where("tenant_id", "=", tenantId).where("task_id", "=", taskId).where("name", "=", name).executeTakeFirst(),
+  );
+  return row ?? null;
+}
+
+const Cancelled = v.object({ status: v.string(), was_over: v.boolean() });
+
+/** Cancels a queued task at once and asks a running one to stop; null when the tenant has no such task. */
+export async function cancelTask(db: TenantDb, tenantId: TenantId, id: TaskId) {
+  const [row] = await db.call("SELECT * FROM cancel_task($1, $2)", [tenantId, id]);
+  return row ? v.parse(Cancelled, row) : null;
+}
+
+const Due = v.object({ id: v.string(), plugin_name: v.string(), traceparent: v.nullable(v.string()) });
+
+export async function takeDueTasks(db: Pick<TenantDb, "call">, limit: number) {
+  const rows = await db.call("SELECT * FROM take_due_tasks($1)", [limit]);
+  return v.parse(v.array(Due), rows).map((row) => ({ id: asId("task", row.id), plugin: row.plugin_name, traceparent: row.traceparent }));
+}

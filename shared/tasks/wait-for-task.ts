@@ -1,0 +1,54 @@
+/** Waits for a task to end: subscribed first, so that no end is missed, and looking itself now and then, so that no signal is needed. */
+import type { TenantDb } from "../db/database.ts";
+import type { TaskId, TenantId } from "../ids.ts";
+import type { Signals } from "../redis/signals.ts";
+import { findTask } from "./read-tasks.ts";
+import { type FullTaskRow, isTerminal } from "./task-view.ts";
+
+const LOOK_EVERY_MS = 2_000;
+
+export interface Wait {
+  tenantId: TenantId;
+  taskId: TaskId;
+  waitMs: number;
+  /** Ends the wait early: the caller hung up, or the instance drains. */
+  signal: AbortSignal;
+}
+
+/** The task as it stands when it has ended or the wait is over; null when the tenant has no such task. `begin` runs once the wait stands. */
+export async function waitForTask({ db, signals }: { db: TenantDb; signals: Signals }, { tenantId, taskId, waitMs, signal }: Wait, begin?: () => Promise<unknown>): Promise<FullTaskRow | null> {
+  const until = performance.now() + waitMs;
+  let wake = () => {};
+  let rang = false;
+  const watch = await signals.watchTask(taskId, () => {
+    rang = true;
+    wake();
+  });
+  const onAbort = () => wake();
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    await begin?.();
+    // A task that was just rung for has not ended; looking at it would only cost a round trip.
+    let task = begin ? undefined : await findTask(db, tenantId, taskId);
+    for (;;) {
+      if (task === null || (task && isTerminal(task.status))) return task;
+      const restMs = until - performance.now();
+      if (restMs <= 0 || signal.aborted) return task ?? (await findTask(db, tenantId, taskId));
+      if (!rang) {
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, Math.min(restMs, LOOK_EVERY_MS));
+          wake = () => {
+            clearTimeout(timer);
+            resolve();
+          };
+          if (rang || signal.aborted) wake();
+        });
+      }
+      rang = false;
+      task = await findTask(db, tenantId, taskId);
+    }
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+    await watch[Symbol.asyncDispose]();
+  }
+}
