@@ -93,7 +93,7 @@ CREATE TABLE plugin_capabilities (
 
 -- Bumped in the transaction that changes the catalogue; caches that carry an older number are stale. A row, not a sequence:
 -- a sequence would show the new number before the change is there to be read.
-CREATE TABLE registry_state (only boolean PRIMARY KEY DEFAULT true CHECK (only), generation bigint NOT NULL DEFAULT 1);
+CREATE TABLE registry_state (singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton), generation bigint NOT NULL DEFAULT 1);
 INSERT INTO registry_state DEFAULT VALUES;
 
 CREATE TABLE subscriptions (

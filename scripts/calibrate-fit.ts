@@ -1,6 +1,6 @@
 /** Fits the logistic of `decide` on labelled commands, and chooses the two thresholds. Pure and deterministic. */
 import type { CommandScores } from "../shared/routing/capability-index.ts";
-import { routingFeatures, type RoutingWeights } from "../shared/routing/decide.ts";
+import { type RoutingWeights, routingFeatures } from "../shared/routing/decide.ts";
 
 /** One command against one catalogue: the whole one, or a part of it in which the command may have become foreign. */
 export interface Sample {
@@ -34,7 +34,9 @@ interface Judged {
 function crossValidated(samples: readonly Sample[]): Judged[] {
   return Array.from({ length: FOLDS }, (_, fold) => {
     const weights = fitWeights(samples.filter((sample) => sample.command % FOLDS !== fold));
-    return samples.filter((sample) => sample.command % FOLDS === fold).map((sample) => ({ sample, probability: probabilityOf(sample, weights) }));
+    return samples
+      .filter((sample) => sample.command % FOLDS === fold)
+      .map((sample) => ({ sample, probability: probabilityOf(sample, weights) }));
   }).flat();
 }
 
@@ -91,7 +93,7 @@ function fitWeights(samples: readonly Sample[]): RoutingWeights {
       x.forEach((xi, i) => {
         gradient[i] = (gradient[i] ?? 0) + (weight / total) * (y - p) * xi;
         const row = hessian[i];
-        if (row) x.forEach((xj, j) => (row[j] = (row[j] ?? 0) + (weight / total) * p * (1 - p) * xi * xj));
+        if (row) hessian[i] = row.map((value, j) => value + (weight / total) * p * (1 - p) * xi * (x[j] ?? 0));
       });
     }
     const step = solve(hessian, gradient);

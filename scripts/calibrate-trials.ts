@@ -1,7 +1,8 @@
 /** Puts labelled commands before catalogues of every size. Shared by `npm run calibrate` and the tests of the fitted thresholds. */
+
+import type { Embedder } from "../shared/models/embedder.ts";
 import { BACKGROUND_SENTENCES } from "../shared/routing/background.ts";
 import { buildCapabilityIndex, type CommandScores, type IndexedPlugin, scoreCommand } from "../shared/routing/capability-index.ts";
-import type { Embedder } from "../shared/models/embedder.ts";
 import type { CataloguePlugin, LabelledCommand } from "../test/corpus/corpus.ts";
 import type { Sample } from "./calibrate-fit.ts";
 
@@ -30,7 +31,12 @@ export async function embedCatalogue(embedder: Embedder, catalogue: readonly Cat
 }
 
 /** Every command against the plugins named, or all; a command whose plugin is not among them is foreign there. */
-export function trialsOf(commands: readonly LabelledCommand[], vectors: readonly Float32Array[], { model, plugins, background }: Embedded, names?: readonly string[]): Trial[] {
+export function trialsOf(
+  commands: readonly LabelledCommand[],
+  vectors: readonly Float32Array[],
+  { model, plugins, background }: Embedded,
+  names?: readonly string[],
+): Trial[] {
   const chosen = plugins.filter(({ plugin }) => names?.includes(plugin) ?? true);
   const index = buildCapabilityIndex(model, chosen, background);
   return commands.map(({ plugin, text }, i) => ({
@@ -50,7 +56,12 @@ export function samplesOf(commands: readonly LabelledCommand[], vectors: readonl
   return subsets.flatMap((names) => {
     const alike = subsets.filter((other) => other.length === names.length).length;
     const weight = (names.length === embedded.plugins.length ? WHOLE_COUNTS : 1) / alike;
-    return trialsOf(commands, vectors, embedded, names).map((trial, command) => ({ scores: trial.scores, wanted: trial.wanted, weight, command }));
+    return trialsOf(commands, vectors, embedded, names).map((trial, command) => ({
+      scores: trial.scores,
+      wanted: trial.wanted,
+      weight,
+      command,
+    }));
   });
 }
 

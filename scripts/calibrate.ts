@@ -36,10 +36,16 @@ function embedders(): Embedder[] {
 async function calibrate(embedder: Embedder): Promise<RoutingThresholds> {
   const embedded = await embedCatalogue(embedder, catalogue);
   const crowded = await embedCatalogue(embedder, [...catalogue, ...crowd]);
-  const [fitVectors, testVectors, blindVectors] = [await embedAll(embedder, fit), await embedAll(embedder, known.test), await embedAll(embedder, blind.test)];
+  const [fitVectors, testVectors, blindVectors] = [
+    await embedAll(embedder, fit),
+    await embedAll(embedder, known.test),
+    await embedAll(embedder, blind.test),
+  ];
   const thresholds: RoutingThresholds = { ...fitRouting(samplesOf(fit, fitVectors, embedded)), measured: true };
 
-  console.log(`\n${embedder.model}: CHAIN_THRESHOLD ${thresholds.chainThreshold}, CONFIDENCE_MIN ${thresholds.confidenceMin}, fitted on ${fit.length} commands\n`);
+  console.log(
+    `\n${embedder.model}: CHAIN_THRESHOLD ${thresholds.chainThreshold}, CONFIDENCE_MIN ${thresholds.confidenceMin}, fitted on ${fit.length} commands\n`,
+  );
   console.log(outcomeHeader());
   const whole = trialsOf(known.test, testVectors, embedded);
   console.log(outcomeLine(`test half, ${names.length} plugins`, whole, thresholds));
@@ -48,8 +54,14 @@ async function calibrate(embedder: Embedder): Promise<RoutingThresholds> {
     const parts = combinations(names, size).flatMap((part) => trialsOf(known.test, testVectors, embedded, part));
     console.log(outcomeLine(`test half, all parts of ${size}`, parts, thresholds));
   }
-  const ours = known.test.map((command, i) => ({ command, vector: testVectors[i] ?? new Float32Array() })).filter(({ command }) => command.plugin !== null);
-  const inCrowd = trialsOf(ours.map(({ command }) => command), ours.map(({ vector }) => vector), crowded);
+  const ours = known.test
+    .map((command, i) => ({ command, vector: testVectors[i] ?? new Float32Array() }))
+    .filter(({ command }) => command.plugin !== null);
+  const inCrowd = trialsOf(
+    ours.map(({ command }) => command),
+    ours.map(({ vector }) => vector),
+    crowded,
+  );
   console.log(outcomeLine(`test half, ${crowded.plugins.length} plugins`, inCrowd, thresholds));
   console.log(`\n${confusionTable(whole, names, thresholds)}\n`);
   return thresholds;
@@ -67,7 +79,8 @@ function combinations(from: readonly string[], size: number): string[][] {
 function render(rows: Record<string, RoutingThresholds>): string {
   const lines = Object.entries(rows).map(([model, { chainThreshold, confidenceMin, weights, measured }]) => {
     const w = `{ bias: ${weights.bias}, strength: ${weights.strength}, margin: ${weights.margin}, background: ${weights.background} }`;
-    return `  "${model}": { measured: ${measured}, chainThreshold: ${chainThreshold}, confidenceMin: ${confidenceMin}, weights: ${w} },`;
+    const fields = [`measured: ${measured}`, `chainThreshold: ${chainThreshold}`, `confidenceMin: ${confidenceMin}`, `weights: ${w}`];
+    return `  "${model}": {\n${fields.map((field) => `    ${field},\n`).join("")}  },`;
   });
   return `/** Written by \`npm run calibrate -- --write\` from the fit half of test/corpus; do not edit by hand. */
 import type { RoutingThresholds } from "./decide.ts";

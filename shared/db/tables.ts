@@ -39,7 +39,7 @@ export interface Tables {
     registered_at: Generated<Timestamp>;
   };
   plugin_capabilities: { plugin_version_id: string; position: number; capability: string; model: string; embedding: Buffer };
-  registry_state: { only: Generated<boolean>; generation: ColumnType<string, never, string> };
+  registry_state: { singleton: Generated<boolean>; generation: ColumnType<string, never, string> };
   subscriptions: {
     id: string;
     tenant_id: string;

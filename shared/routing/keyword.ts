@@ -35,5 +35,9 @@ export function decideByKeyword(command: string, plugins: readonly DescribedPlug
 }
 
 function stemsOf(text: string): Set<string> {
-  return new Set(wordsOf(text).filter(({ text: word }) => !isStopWord(word)).map(({ text: word }) => stemmer(word)));
+  return new Set(
+    wordsOf(text)
+      .filter(({ text: word }) => !isStopWord(word))
+      .map(({ text: word }) => stemmer(word)),
+  );
 }

@@ -33,7 +33,9 @@ export async function readCommands(file = "commands.tsv"): Promise<LabelledComma
 export function splitInHalves(commands: readonly LabelledCommand[]): { fit: LabelledCommand[]; test: LabelledCommand[] } {
   const halves = { fit: [] as LabelledCommand[], test: [] as LabelledCommand[] };
   for (const label of new Set(commands.map((command) => command.plugin))) {
-    const group = commands.filter((command) => command.plugin === label).map((command) => ({ command, key: createHash("sha256").update(command.text).digest("hex") }));
+    const group = commands
+      .filter((command) => command.plugin === label)
+      .map((command) => ({ command, key: createHash("sha256").update(command.text).digest("hex") }));
     group.sort((a, b) => (a.key < b.key ? -1 : 1));
     group.forEach(({ command }, i) => {
       (i % 2 === 0 ? halves.fit : halves.test).push(command);

@@ -28,7 +28,11 @@ function answer(response: ServerResponse, status: number, body: unknown): void {
 
 /** The text's number stands in the first dimension that is not zero, so that order can be checked. */
 function vectors(input: readonly string[], width = 1536) {
-  const data = input.map((one, index) => ({ object: "embedding", index, embedding: Array.from({ length: width }, (_, d) => (d === Number(one) ? 2 : 0)) }));
+  const data = input.map((one, index) => ({
+    object: "embedding",
+    index,
+    embedding: Array.from({ length: width }, (_, d) => (d === Number(one) ? 2 : 0)),
+  }));
   return { object: "list", model: "text-embedding-3-small", usage: { prompt_tokens: 1, total_tokens: 1 }, data };
 }
 
@@ -47,8 +51,12 @@ describe("the OpenAI embedder", () => {
       answer(response, 200, { ...reply, data: reply.data.reverse() });
     });
     const result = await openaiEmbedder({ apiKey: "key-1", baseUrl }).embed(["7", "3"]);
-    expect(seen).toEqual({ asked: { model: "text-embedding-3-small", input: ["7", "3"], encoding_format: "float" }, key: "Bearer key-1", path: "/v1/embeddings" });
-    expect(result.map((vector) => vector.findIndex((x) => x === 1))).toEqual([7, 3]);
+    expect(seen).toEqual({
+      asked: { model: "text-embedding-3-small", input: ["7", "3"], encoding_format: "float" },
+      key: "Bearer key-1",
+      path: "/v1/embeddings",
+    });
+    expect(result.map((vector) => vector.indexOf(1))).toEqual([7, 3]);
   });
 
   it("splits a long list into several requests and keeps its order", async () => {
@@ -75,7 +83,9 @@ describe("the OpenAI embedder", () => {
 
   it("refuses vectors of another width and says so", async () => {
     const baseUrl = await serve((asked, response) => answer(response, 200, vectors(asked.input, 768)));
-    await expect(openaiEmbedder({ apiKey: "k", baseUrl }).embed(["1"])).rejects.toThrow("text-embedding-3-small has 1536 dimensions, but the embedding service answered with 768");
+    await expect(openaiEmbedder({ apiKey: "k", baseUrl }).embed(["1"])).rejects.toThrow(
+      "text-embedding-3-small has 1536 dimensions, but the embedding service answered with 768",
+    );
   });
 
   it("refuses an answer that leaves a text out", async () => {
@@ -129,7 +139,11 @@ describe("the OpenAI embedder", () => {
       void serve((_, response) => {
         response.on("close", resolve);
         stop.abort();
-      }).then((baseUrl) => openaiEmbedder({ apiKey: "k", baseUrl }).embed(["1"], stop.signal).catch(() => {}));
+      }).then((baseUrl) =>
+        openaiEmbedder({ apiKey: "k", baseUrl })
+          .embed(["1"], stop.signal)
+          .catch(() => {}),
+      );
     });
     await expect(closed).resolves.toBeUndefined();
   });

@@ -1,9 +1,9 @@
 /** Holds what `npm run calibrate` wrote against commands that the fit never saw, with catalogues of every size. */
 import { describe, expect, it } from "vitest";
-import { offlineEmbedder } from "../../shared/models/embeddings-offline/offline-embedder.ts";
-import { decide, thresholdsFor } from "../../shared/routing/decide.ts";
 import { outcomeOf } from "../../scripts/calibrate-report.ts";
 import { embedCatalogue, subsetsOf, trialsOf } from "../../scripts/calibrate-trials.ts";
+import { offlineEmbedder } from "../../shared/models/embeddings-offline/offline-embedder.ts";
+import { decide, thresholdsFor } from "../../shared/routing/decide.ts";
 import { readCatalogue, readCommands, splitInHalves } from "../corpus/corpus.ts";
 
 const embedder = offlineEmbedder();
@@ -64,15 +64,33 @@ describe("the fitted thresholds on the test half", () => {
 
   it("keep their promise in a crowd of fifty plugins", async () => {
     const crowd = await embedCatalogue(embedder, [...catalogue, ...(await readCatalogue("crowd.json"))]);
-    const outcome = outcomeOf(trialsOf(test, vectors, crowd).filter(({ wanted }) => wanted !== null), thresholds);
+    const outcome = outcomeOf(
+      trialsOf(test, vectors, crowd).filter(({ wanted }) => wanted !== null),
+      thresholds,
+    );
     expect(crowd.plugins).toHaveLength(50);
     expect(outcome.top1 / outcome.own).toBeGreaterThan(0.75);
     expect(outcome.ownDirectWrong / outcome.own).toBeLessThan(0.04);
   });
 
-  it.each([{ part: ["code-review"] }, { part: names }])("route clear code-review commands and refuse the weather, with the catalogue $part", async ({ part }) => {
-    const texts = ["Review this change for security problems", "Please review the attached diff", "Review this pull request", "What is the weather in Paris?", "order a pizza", ""];
-    const trials = trialsOf(texts.map((text) => ({ plugin: null, text })), await embedder.embed(texts), embedded, part);
+  it.each([
+    { part: ["code-review"] },
+    { part: names },
+  ])("route clear code-review commands and refuse the weather, with the catalogue $part", async ({ part }) => {
+    const texts = [
+      "Review this change for security problems",
+      "Please review the attached diff",
+      "Review this pull request",
+      "What is the weather in Paris?",
+      "order a pizza",
+      "",
+    ];
+    const trials = trialsOf(
+      texts.map((text) => ({ plugin: null, text })),
+      await embedder.embed(texts),
+      embedded,
+      part,
+    );
     const decisions = trials.map(({ scores }) => decide(scores, thresholds));
     for (const decision of decisions.slice(0, 3)) expect(decision).toMatchObject({ kind: "direct", plugin: "code-review" });
     for (const decision of decisions.slice(3)) expect(decision.kind).toBe("none");
@@ -80,7 +98,9 @@ describe("the fitted thresholds on the test half", () => {
 
   it("answer the same for the same command every time", async () => {
     const once = trialsOf(test, vectors, embedded).map(({ scores }) => decide(scores, thresholds));
-    const again = trialsOf(test, await offlineEmbedder().embed(test.map(({ text }) => text)), embedded).map(({ scores }) => decide(scores, thresholds));
+    const again = trialsOf(test, await offlineEmbedder().embed(test.map(({ text }) => text)), embedded).map(({ scores }) =>
+      decide(scores, thresholds),
+    );
     expect(again).toEqual(once);
   });
 });

@@ -4,7 +4,11 @@ import { buildCapabilityIndex, type IndexedPlugin, scoreCommand } from "../../sh
 
 const axis = (i: number) => toUnitVector(Array.from({ length: 1536 }, (_, d) => (d === i ? 1 : 0)));
 const mixed = (parts: Record<number, number>) => toUnitVector(Array.from({ length: 1536 }, (_, d) => parts[d] ?? 0));
-const plugin = (name: string, ...vectors: Float32Array[]): IndexedPlugin => ({ plugin: name, texts: vectors.map((_, i) => `sentence ${i}`), vectors });
+const plugin = (name: string, ...vectors: Float32Array[]): IndexedPlugin => ({
+  plugin: name,
+  texts: vectors.map((_, i) => `sentence ${i}`),
+  vectors,
+});
 
 describe("scoreCommand", () => {
   it("puts the nearest plugin first", () => {
@@ -49,9 +53,14 @@ describe("scoreCommand", () => {
   });
 
   it("gives every one of 10,000 sentences its say", () => {
-    const many = Array.from({ length: 2_000 }, (_, i) => plugin(`plugin-${i}`, ...[0, 1, 2, 3, 4].map((j) => mixed({ [(i + j) % 1536]: 1, [(i * 7 + j) % 1536]: 0.5 }))));
+    const many = Array.from({ length: 2_000 }, (_, i) =>
+      plugin(`plugin-${i}`, ...[0, 1, 2, 3, 4].map((j) => mixed({ [(i + j) % 1536]: 1, [(i * 7 + j) % 1536]: 0.5 }))),
+    );
     many.push(plugin("the-one", mixed({ 5: 1, 6: 2, 7: 3 })));
-    expect(scoreCommand(buildCapabilityIndex("m", many, []), mixed({ 5: 1, 6: 2, 7: 3 })).plugins[0]).toEqual({ plugin: "the-one", score: expect.closeTo(1, 5) });
+    expect(scoreCommand(buildCapabilityIndex("m", many, []), mixed({ 5: 1, 6: 2, 7: 3 })).plugins[0]).toEqual({
+      plugin: "the-one",
+      score: expect.closeTo(1, 5),
+    });
   });
 
   it("refuses vectors of another width", () => {

@@ -8,7 +8,11 @@ const codeReview = plugins.filter(({ plugin }) => plugin === "code-review");
 describe("decideByKeyword", () => {
   it("routes a command that shares several words with one plugin", () => {
     for (const catalogue of [plugins, codeReview]) {
-      expect(decideByKeyword("Review this change for security problems", catalogue)).toMatchObject({ kind: "direct", method: "keyword", plugin: "code-review" });
+      expect(decideByKeyword("Review this change for security problems", catalogue)).toMatchObject({
+        kind: "direct",
+        method: "keyword",
+        plugin: "code-review",
+      });
     }
   });
 

@@ -8,8 +8,8 @@ import { setImmediate } from "node:timers/promises";
 import { stemmer } from "stemmer";
 import { EMBEDDING_DIMENSIONS, type Embedder, toUnitVector } from "../embedder.ts";
 import { CONCEPT_COUNT, conceptsOf } from "./concepts.ts";
-import { decodeWordVectors, type WordVectors } from "./word-vectors.ts";
 import { corrected } from "./spelling.ts";
+import { decodeWordVectors, type WordVectors } from "./word-vectors.ts";
 import { rarity, wordsOf } from "./words.ts";
 
 export const OFFLINE_MODEL = "offline-hybrid-1";
@@ -85,7 +85,9 @@ function embedText(text: string, { dimensions, ranks, rows }: WordVectors): Floa
 function letterGroups(word: string): string[] {
   if (word.length < 3) return [];
   const marked = `#${word}#`;
-  return GROUP_LENGTHS.flatMap((length) => Array.from({ length: Math.max(0, marked.length - length + 1) }, (_, i) => marked.slice(i, i + length)));
+  return GROUP_LENGTHS.flatMap((length) =>
+    Array.from({ length: Math.max(0, marked.length - length + 1) }, (_, i) => marked.slice(i, i + length)),
+  );
 }
 
 function addDirection(sum: Float64Array, row: Int8Array, weight: number): void {

@@ -15,15 +15,21 @@ export interface WordVectors {
 /** Throws when the file is not what `make-word-vectors` writes, or was cut short. */
 export function decodeWordVectors(file: Uint8Array): WordVectors {
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
-  if (file.length < HEADER_BYTES || new TextDecoder().decode(file.subarray(0, MAGIC.length)) !== MAGIC) throw new Error("this is not a file of word vectors");
+  if (file.length < HEADER_BYTES || new TextDecoder().decode(file.subarray(0, MAGIC.length)) !== MAGIC)
+    throw new Error("this is not a file of word vectors");
   const count = view.getUint32(MAGIC.length, true);
   const dimensions = view.getUint32(MAGIC.length + 4, true);
   const listBytes = view.getUint32(MAGIC.length + 8, true);
   const rowsFrom = HEADER_BYTES + listBytes;
-  if (file.length !== rowsFrom + count * dimensions) throw new Error(`the file of word vectors has ${file.length} bytes instead of ${rowsFrom + count * dimensions}`);
+  if (file.length !== rowsFrom + count * dimensions)
+    throw new Error(`the file of word vectors has ${file.length} bytes instead of ${rowsFrom + count * dimensions}`);
   const words = new TextDecoder().decode(file.subarray(HEADER_BYTES, rowsFrom)).split("\n");
   if (words.length !== count) throw new Error(`the file of word vectors names ${words.length} words instead of ${count}`);
-  return { dimensions, ranks: new Map(words.map((word, rank) => [word, rank])), rows: new Int8Array(file.buffer, file.byteOffset + rowsFrom, count * dimensions) };
+  return {
+    dimensions,
+    ranks: new Map(words.map((word, rank) => [word, rank])),
+    rows: new Int8Array(file.buffer, file.byteOffset + rowsFrom, count * dimensions),
+  };
 }
 
 /** `vectors` in the order of the words; each is scaled so that its largest part is 127. */
@@ -41,7 +47,10 @@ export function encodeWordVectors(words: readonly string[], vectors: readonly Ar
   vectors.forEach((vector, word) => {
     const values = Array.from(vector);
     const largest = values.reduce((max, x) => Math.max(max, Math.abs(x)), 0) || 1;
-    rows.set(values.map((x) => Math.round((x / largest) * 127)), word * dimensions);
+    rows.set(
+      values.map((x) => Math.round((x / largest) * 127)),
+      word * dimensions,
+    );
   });
   return file;
 }

@@ -20,8 +20,7 @@ const STOP_WORDS = new Set(
   not no nor too very just only also there here where when who whom whose which what why how any some all both each every few more most other such own same
   please pls plz hi hey hello dear thanks thank kindly need want like let make give get got go going tell show help im
   one ones thing things something anything everything someone somebody anyone anybody else again now yet still already ever never
-  m s d ll ve re t don doesn didn isn aren won wouldn couldn`
-    .split(/\s+/),
+  m s d ll ve re t don doesn didn isn aren won wouldn couldn`.split(/\s+/),
 );
 
 export function isStopWord(word: string): boolean {
@@ -36,7 +35,10 @@ export interface WeightedWord {
 
 /** Letters of any alphabet, accents removed; `camelCase` is two words, `TCK-812` and `total()` keep what their shape says. */
 export function wordsOf(text: string): WeightedWord[] {
-  const lines = cut(text).split("\n").map(split).filter((words) => words.length > 0);
+  const lines = cut(text)
+    .split("\n")
+    .map(split)
+    .filter((words) => words.length > 0);
   const words = lines.flat();
   const head = Math.min(HEAD_WORDS, lines[0]?.length ?? 0);
   const tail = words.length - Math.min(TAIL_WORDS, lines.length > 1 ? (lines.at(-1)?.length ?? 0) : TAIL_WORDS, words.length - head);

@@ -1,0 +1,14 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["test/**/*.test.ts"],
+    exclude: ["test/faults/**", "test/bench/**"],
+    globalSetup: ["test/support/global-setup.ts"],
+    // Real servers and real processes: a slow machine gets time, a hanging test does not get for ever.
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+    pool: "forks",
+    maxWorkers: 2,
+  },
+});
