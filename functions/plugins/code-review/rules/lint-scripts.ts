@@ -2,7 +2,7 @@
  * Runs ESLint inside the process over the fragments of JavaScript and TypeScript files. Load it with `await import()`: ESLint, Babel and
  * the plugins take 100 ms, which a cold start should not pay before the first review needs them.
  */
-import { type Linter as LinterTypes, Linter } from "eslint/universal";
+import { Linter, type Linter as LinterTypes } from "eslint/universal";
 // The plugin's own entry reads its package.json from disk, which a bundle does not have beside it.
 import unsanitizedMethod from "eslint-plugin-no-unsanitized/lib/rules/method.js";
 import unsanitizedProperty from "eslint-plugin-no-unsanitized/lib/rules/property.js";
@@ -10,7 +10,7 @@ import security from "eslint-plugin-security";
 import { breather } from "../breathe.ts";
 import type { Fragment, ReadyFile } from "../change.ts";
 import { extensionOf } from "../diff/file-kind.ts";
-import { TIMED_OUT, makeTimeLimit } from "../time-limit.ts";
+import { makeTimeLimit, TIMED_OUT } from "../time-limit.ts";
 import { babelForEslint } from "./babel-for-eslint.ts";
 import { fragmentText } from "./rebuild-fragments.ts";
 
@@ -37,7 +37,32 @@ const functionRange = {
 };
 
 const GLOBALS = Object.fromEntries(
-  ["window", "self", "globalThis", "global", "document", "setTimeout", "setInterval", "setImmediate", "execScript", "process", "require", "console", "Function", "eval", "Math", "Date", "RegExp", "Promise", "JSON", "Object", "Array", "Number", "String", "Symbol"].map((name) => [name, "readonly" as const]),
+  [
+    "window",
+    "self",
+    "globalThis",
+    "global",
+    "document",
+    "setTimeout",
+    "setInterval",
+    "setImmediate",
+    "execScript",
+    "process",
+    "require",
+    "console",
+    "Function",
+    "eval",
+    "Math",
+    "Date",
+    "RegExp",
+    "Promise",
+    "JSON",
+    "Object",
+    "Array",
+    "Number",
+    "String",
+    "Symbol",
+  ].map((name) => [name, "readonly" as const]),
 );
 
 function configFor(rules: Rules, path: string): unknown[] {
@@ -117,7 +142,11 @@ function* inGroups(files: readonly Lintable[]): Generator<Piece[]> {
 /** @returns one list per piece; `null` where a rule tripped over the code. Rules are written for whole programs, and one may throw on a fragment. */
 function verifyGroup(group: readonly Piece[], rules: Rules): (LinterTypes.LintMessage[] | null)[] {
   try {
-    return verifyAll(group.map((piece) => piece.text), rules, group[0]?.path ?? "");
+    return verifyAll(
+      group.map((piece) => piece.text),
+      rules,
+      group[0]?.path ?? "",
+    );
   } catch {
     return group.length === 1 ? [null] : group.flatMap((piece) => verifyGroup([piece], rules));
   }
@@ -158,7 +187,9 @@ export async function lintScripts(files: readonly Lintable[], rules: Rules, sign
 /** Whether ESLint takes a rule with these options; a tenant may have asked for one that does not exist. */
 export function isKnownRule(name: string, setting: LinterTypes.RuleEntry): boolean {
   try {
-    return !verifyAll([""], { [name]: setting }, "file.js").flat().some((message) => /not found|Definition for rule/i.test(message.message));
+    return !verifyAll([""], { [name]: setting }, "file.js")
+      .flat()
+      .some((message) => /not found|Definition for rule/i.test(message.message));
   } catch {
     return false;
   }

@@ -8,7 +8,7 @@
  */
 import jsTokens from "js-tokens";
 import { type ChangedFile, type Fragment, type Line, newSide } from "../change.ts";
-import { TIMED_OUT, makeTimeLimit } from "../time-limit.ts";
+import { makeTimeLimit, TIMED_OUT } from "../time-limit.ts";
 import { parses, topLevelStatements } from "./babel-for-eslint.ts";
 
 /** Work allowed per review. It bounds what a diff made for slowness can cost to a few seconds. */
@@ -72,7 +72,9 @@ function readBrackets(text: string, start: string): Brackets {
     if (Object.hasOwn(CLOSER_OF, token.value)) open.push({ bracket: token.value, before });
     else if (")]}".includes(token.value) && !open.pop()) unopened.push({ bracket: token.value, next: "" });
   }
-  const closers = open.reverse().map(({ bracket, before }) => `${bracket === "`" ? "}`" : CLOSER_OF[bracket]}${before === "try" ? "finally{}" : before === "do" ? "while(_)" : ""}`);
+  const closers = open
+    .reverse()
+    .map(({ bracket, before }) => `${bracket === "`" ? "}`" : CLOSER_OF[bracket]}${before === "try" ? "finally{}" : before === "do" ? "while(_)" : ""}`);
   return { unopened, closers: unclosed + closers.join(""), start };
 }
 
@@ -80,15 +82,43 @@ type Place = "statements" | "class" | "object" | "list";
 
 /** What may open a bracket at a place, likeliest first, and what place it leads into. */
 function openers(bracket: string, next: string, place: Place): { text: string; into: Place }[] {
-  if (bracket === ")") return place === "statements" ? [{ text: "_(", into: "list" }] : place === "list" ? [{ text: "_(", into: "list" }] : place === "object" ? [{ text: "_:_(", into: "list" }] : [{ text: "_=_(", into: "list" }];
+  if (bracket === ")")
+    return place === "statements"
+      ? [{ text: "_(", into: "list" }]
+      : place === "list"
+        ? [{ text: "_(", into: "list" }]
+        : place === "object"
+          ? [{ text: "_:_(", into: "list" }]
+          : [{ text: "_=_(", into: "list" }];
   if (bracket === "]") return place === "object" ? [{ text: "_:[", into: "list" }] : place === "list" ? [{ text: "[", into: "list" }] : [{ text: "_=[", into: "list" }];
-  if (place === "class") return [{ text: "async*_(){", into: "statements" }, { text: "_={", into: "object" }];
-  if (place === "object") return [{ text: "async*_(){", into: "statements" }, { text: "_:{", into: "object" }];
-  if (place === "list") return [{ text: "async function*(){", into: "statements" }, { text: "{", into: "object" }];
+  if (place === "class")
+    return [
+      { text: "async*_(){", into: "statements" },
+      { text: "_={", into: "object" },
+    ];
+  if (place === "object")
+    return [
+      { text: "async*_(){", into: "statements" },
+      { text: "_:{", into: "object" },
+    ];
+  if (place === "list")
+    return [
+      { text: "async function*(){", into: "statements" },
+      { text: "{", into: "object" },
+    ];
   if (next === "else") return [{ text: "if(_){", into: "statements" }];
   if (next === "catch" || next === "finally") return [{ text: "try{", into: "statements" }];
-  if (next === "while") return [{ text: "do{", into: "statements" }, { text: "if(_){", into: "statements" }];
-  return [{ text: "async function*_(){", into: "statements" }, { text: "class _{", into: "class" }, { text: "_={", into: "object" }, { text: "switch(_){", into: "statements" }];
+  if (next === "while")
+    return [
+      { text: "do{", into: "statements" },
+      { text: "if(_){", into: "statements" },
+    ];
+  return [
+    { text: "async function*_(){", into: "statements" },
+    { text: "class _{", into: "class" },
+    { text: "_={", into: "object" },
+    { text: "switch(_){", into: "statements" },
+  ];
 }
 
 const ROOTS: { head: string; tail: string; place: Place }[] = [
@@ -196,7 +226,11 @@ function rebuildHunk(lines: readonly Line[], path: string, allowance: ParseAllow
 }
 
 /** @returns the fragments, and how many changed lines are in none of them. */
-export async function rebuildFragments(file: Pick<ChangedFile, "hunks" | "path">, allowance: ParseAllowance, breathe: () => Promise<void>): Promise<{ fragments: Fragment[]; unseen: number }> {
+export async function rebuildFragments(
+  file: Pick<ChangedFile, "hunks" | "path">,
+  allowance: ParseAllowance,
+  breathe: () => Promise<void>,
+): Promise<{ fragments: Fragment[]; unseen: number }> {
   const limited = makeTimeLimit();
   const fragments: Fragment[] = [];
   let unseen = 0;
