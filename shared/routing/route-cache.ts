@@ -1,10 +1,30 @@
-/** The name under which a routing decision is cached. It changes with the catalogue and the model, and never shows the command. */
+/**
+ * Where a routing decision is cached: under the tenant, the registry's generation and a digest of the command, so that it cannot
+ * cross tenants, survives no change of the catalogue, and never shows the command. The admission script composes the same key.
+ */
 import { createHash } from "node:crypto";
+import * as v from "valibot";
 
-/** `route:{tenant}:{generation}:{sha256}`. The hash covers all four parts, so that no choice of ids can make two keys meet. */
-export function routeCacheKey(tenantId: string, registryGeneration: number | string, embeddingModel: string, command: string): string {
-  const whole = JSON.stringify([tenantId, String(registryGeneration), embeddingModel, normaliseCommand(command)]);
-  return `route:${tenantId}:${registryGeneration}:${createHash("sha256").update(whole, "utf8").digest("hex")}`;
+/** Plugin, confidence, and the embedding model that chose. */
+const CachedRoute = v.object({ p: v.string(), c: v.number(), m: v.string() });
+export type CachedRoute = v.InferOutput<typeof CachedRoute>;
+
+export function commandDigest(command: string): string {
+  return createHash("sha256").update(normaliseCommand(command), "utf8").digest("hex");
+}
+
+export function routeCacheKey(tenantId: string, registryGeneration: string, digest: string): string {
+  return `route:${tenantId}:${registryGeneration}:${digest}`;
+}
+
+/** Null for what is not a cached route. */
+export function parseCachedRoute(raw: string | null): CachedRoute | null {
+  if (raw === null) return null;
+  try {
+    return v.parse(CachedRoute, JSON.parse(raw));
+  } catch {
+    return null;
+  }
 }
 
 /**

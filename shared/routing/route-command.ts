@@ -1,16 +1,14 @@
 /** From a command to a plugin (DESIGN.md, section 7): the caller's choice, the cache, embeddings, or keywords when those are down. */
-import { createHash } from "node:crypto";
 import type { Redis } from "ioredis";
-import * as v from "valibot";
 import type { TenantId } from "../ids.ts";
 import type { Embedder } from "../models/embedder.ts";
 import { tryRedis } from "../redis/availability.ts";
 import type { Catalogue, CatalogueEntry } from "../registry/catalogue.ts";
 import { BACKGROUND_SENTENCES } from "./background.ts";
-import { buildCapabilityIndex, type CapabilityIndex, scoreCommand } from "./capability-index.ts";
+import { buildCapabilityIndex, type CapabilityIndex, type CommandScores, scoreCommand } from "./capability-index.ts";
 import { type Candidate, decide, thresholdsFor } from "./decide.ts";
 import { decideByKeyword } from "./keyword.ts";
-import { normaliseCommand } from "./route-cache.ts";
+import { type CachedRoute, commandDigest, parseCachedRoute, routeCacheKey } from "./route-cache.ts";
 
 const ROUTE_CACHE_SEC = 300;
 const EMBED_TIMEOUT_MS = 5_000;
@@ -36,26 +34,19 @@ export interface Router {
   thresholds: { chainThreshold?: number; confidenceMin?: number };
 }
 
-/** The digest under which a route is cached, inside the tenant's and the generation's part of the key. */
-export function commandDigest(command: string): string {
-  return createHash("sha256").update(normaliseCommand(command)).digest("hex");
-}
-
-const CachedRoute = v.object({ p: v.string(), c: v.number(), m: v.string() });
-
 export async function routeCommand({ catalogue, embedder, redis, thresholds }: Router, request: RouteRequest): Promise<Route> {
   if (request.plugin !== undefined) {
     const entry = catalogue.plugins.get(request.plugin);
     return entry ? { kind: "plugin", entry, method: "explicit", confidence: 1 } : { kind: "unknown_plugin", name: request.plugin };
   }
-  const cached = readCachedRoute(request.cachedRoute);
+  const cached = parseCachedRoute(request.cachedRoute);
   // A route that another embedding model chose is not this one's answer.
   const cachedEntry = cached?.m === embedder.model ? catalogue.plugins.get(cached.p) : undefined;
   if (cached && cachedEntry) return { kind: "plugin", entry: cachedEntry, method: "cache", confidence: cached.c };
 
-  const vector = await embed(embedder, request.command);
-  const decision = vector
-    ? decide(scoreCommand(await indexOf(catalogue, embedder), vector), thresholdsFor(embedder.model, thresholds))
+  const scores = await scoreByEmbedding(catalogue, embedder, request.command);
+  const decision = scores
+    ? decide(scores, thresholdsFor(embedder.model, thresholds))
     : decideByKeyword(
         request.command,
         [...catalogue.plugins.values()].map((p) => ({ plugin: p.name, texts: p.manifest.capabilities })),
@@ -65,31 +56,22 @@ export async function routeCommand({ catalogue, embedder, redis, thresholds }: R
   const entry = catalogue.plugins.get(decision.plugin);
   if (!entry) return { kind: "none", closest: decision.candidates };
   if (decision.method === "embedding") {
-    const key = `route:${request.tenantId}:${catalogue.generation}:${commandDigest(request.command)}`;
-    await tryRedis(redis, (r) => r.set(key, JSON.stringify({ p: decision.plugin, c: decision.confidence, m: embedder.model }), "EX", ROUTE_CACHE_SEC));
+    const key = routeCacheKey(request.tenantId, catalogue.generation, commandDigest(request.command));
+    const route: CachedRoute = { p: decision.plugin, c: decision.confidence, m: embedder.model };
+    await tryRedis(redis, (r) => r.set(key, JSON.stringify(route), "EX", ROUTE_CACHE_SEC));
   }
   return { kind: "plugin", entry, method: decision.method, confidence: decision.confidence };
 }
 
-function readCachedRoute(raw: string | null) {
-  if (raw === null) return null;
-  try {
-    return v.parse(CachedRoute, JSON.parse(raw));
-  } catch {
-    return null;
-  }
-}
-
 /** Null when the embedding service cannot answer: then keywords decide. */
-async function embed(embedder: Embedder, command: string): Promise<Float32Array | null> {
+async function scoreByEmbedding(catalogue: Catalogue, embedder: Embedder, command: string): Promise<CommandScores | null> {
   try {
-    const [vector] = await embedder.embed([command], AbortSignal.timeout(EMBED_TIMEOUT_MS));
-    return vector ?? null;
+    const [[vector], index] = await Promise.all([embedder.embed([command], AbortSignal.timeout(EMBED_TIMEOUT_MS)), indexOf(catalogue, embedder)]);
+    return vector ? scoreCommand(index, vector) : null;
   } catch {
     return null;
   }
 }
-
 
 const indices = new WeakMap<Catalogue, Map<string, Promise<CapabilityIndex>>>();
 
@@ -113,5 +95,18 @@ async function buildIndex(catalogue: Catalogue, embedder: Embedder): Promise<Cap
       return { plugin: entry.name, texts, vectors: entry.vectors.get(embedder.model) ?? (await embedder.embed(texts)) };
     }),
   );
-  return buildCapabilityIndex(embedder.model, plugins, await embedder.embed(BACKGROUND_SENTENCES));
+  return buildCapabilityIndex(embedder.model, plugins, await backgroundOf(embedder));
+}
+
+const backgrounds = new WeakMap<Embedder, Promise<Float32Array[]>>();
+
+/** The background never changes for a model: it is embedded once per process, not once per catalogue. */
+function backgroundOf(embedder: Embedder): Promise<Float32Array[]> {
+  let vectors = backgrounds.get(embedder);
+  if (!vectors) {
+    vectors = embedder.embed(BACKGROUND_SENTENCES);
+    backgrounds.set(embedder, vectors);
+    vectors.catch(() => backgrounds.delete(embedder));
+  }
+  return vectors;
 }

@@ -53,9 +53,6 @@ export const Submission = v.strictObject({
 });
 export type Submission = v.InferOutput<typeof Submission>;
 
-/** What is stored with the task: the part of a submission that the plugin sees. */
-export const TaskInput = v.object({ command: v.string(), attachments: v.array(v.looseObject({ name: v.string(), media_type: v.string() })) });
-
 export const IdempotencyKey = v.pipe(v.string(), v.regex(/^[\x21-\x7e]{1,255}$/));
 
 /** Seconds of `Prefer: wait=N` (RFC 7240), at most 25; null when the caller does not ask to wait. */

@@ -190,7 +190,10 @@ export interface Rig {
   stop(): Promise<void>;
 }
 
-export async function openRig(servers: Servers, { script = () => Promise.reject(new Error("no call was expected")), apiKey = "sk-ant-scripted", baseUrl, model, databaseUrl, redisUrl }: RigOptions = {}): Promise<Rig> {
+export async function openRig(
+  servers: Servers,
+  { script = () => Promise.reject(new Error("no call was expected")), apiKey = "sk-ant-scripted", baseUrl, model, databaseUrl, redisUrl }: RigOptions = {},
+): Promise<Rig> {
   const { admin } = servers;
   const provider = await startScriptedProvider(script);
   const config = readConfig({
@@ -202,7 +205,10 @@ export async function openRig(servers: Servers, { script = () => Promise.reject(
     ...(baseUrl === "offline" ? {} : { ANTHROPIC_BASE_URL: baseUrl ?? provider.url, ...(apiKey === null ? {} : { ANTHROPIC_API_KEY: apiKey }) }),
     ...(model === undefined ? {} : { ANTHROPIC_MODEL: model }),
   });
-  const embedder = { variables: [], open: () => ({ model: "scripted-embedding", embed: async (texts: readonly string[]) => texts.map((text) => Float32Array.of(text.length, 1)) }) };
+  const embedder = {
+    variables: [],
+    open: () => ({ model: "scripted-embedding", embed: async (texts: readonly string[]) => texts.map((text) => Float32Array.of(text.length, 1)) }),
+  };
   const { runtime, stop } = await openRuntime([llmGateway], { capabilities, db, signals, telemetry, upstream, embedder }, config, "llm-gateway");
   const listening = await listen(functionApp([llmGateway], runtime).fetch, { port: 0, host: "127.0.0.1" });
   const url = `http://127.0.0.1:${listening.port}`;
@@ -221,7 +227,19 @@ export async function openRig(servers: Servers, { script = () => Promise.reject(
   const first = await newTask();
 
   const token: Rig["token"] = (task = first, { aud = "llm", step = "s1", tokenBudget = 50_000 } = {}) =>
-    signer.mint({ aud, tenant: task.tenant, task: task.id, attempt: 1, step, plugin: "code-review", version: "1.0.0", scopes: [], token_budget: tokenBudget, lease: task.lease, exp: Date.now() + 3_600_000 });
+    signer.mint({
+      aud,
+      tenant: task.tenant,
+      task: task.id,
+      attempt: 1,
+      step,
+      plugin: "code-review",
+      version: "1.0.0",
+      scopes: [],
+      token_budget: tokenBudget,
+      lease: task.lease,
+      exp: Date.now() + 3_600_000,
+    });
 
   return {
     url,
@@ -230,7 +248,12 @@ export async function openRig(servers: Servers, { script = () => Promise.reject(
     token,
     client: (key = token()) => new Anthropic({ baseURL: `${url}/internal/llm`, apiKey: key, authToken: null, maxRetries: 0, timeout: 30_000, logLevel: "off" }),
     post: (body, { headers = {}, path = "/internal/llm/v1/messages", signal, token: key = token() } = {}) =>
-      fetch(`${url}${path}`, { method: "POST", headers: { "content-type": "application/json", "x-api-key": key, ...headers }, body: typeof body === "string" ? body : JSON.stringify(body), signal: signal ?? AbortSignal.timeout(30_000) }),
+      fetch(`${url}${path}`, {
+        method: "POST",
+        headers: { "content-type": "application/json", "x-api-key": key, ...headers },
+        body: typeof body === "string" ? body : JSON.stringify(body),
+        signal: signal ?? AbortSignal.timeout(30_000),
+      }),
     journal: async (task = first) => (await admin.query<JournalRow>("SELECT * FROM llm_calls WHERE task_id = $1 ORDER BY step, call_no", [task.id])).rows,
     newTask,
     async takeOver(task = first) {

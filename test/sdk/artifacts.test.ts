@@ -18,8 +18,8 @@ const BOTH = { requiredScopes: ["store:write", "store:read"] };
 const storing = (work: (ctx: NodeContext) => Promise<string>, scopes = BOTH) => new PluginHarness(pluginOf(work, scopes));
 
 describe("artifacts", () => {
-  it("are stored under any name, read back byte for byte, and listed once in the output", async () => {
-    const name = "Bericht 100% – ü?#&.md";
+  it("are stored, read back byte for byte, and listed once in the output", async () => {
+    const name = "review-1.2_final.SARIF.json";
     const bytes = Uint8Array.from({ length: 70_000 }, (_, i) => i % 256);
     harness = storing(async ({ artifacts }) => {
       await artifacts.put({ name, mediaType: "text/plain", content: "first" });
@@ -42,7 +42,7 @@ describe("artifacts", () => {
     expect(await harness.run({ task: "do" })).toMatchObject({ status: "failed", artifacts: [{ name: "log.txt" }] });
   });
 
-  it.each([".", "..", "", "a/b", "a\\b", "a\nb", "x".repeat(256)])("refuse the name %j before any call", async (name) => {
+  it.each([".", "..", "", "-a", "a/b", "a b", "ä", "a\n", "x".repeat(201)])("refuse the name %j before any call", async (name) => {
     harness = storing(async ({ artifacts }) => (await artifacts.put({ name, mediaType: "text/plain", content: "" })).name);
     expect(await harness.run({ task: "do" })).toMatchObject({ error_code: "INTERNAL", error_cause: "plugin" });
     expect(harness.calls).toEqual([]);

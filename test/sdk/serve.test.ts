@@ -141,13 +141,13 @@ describe("what Knative and the platform ask", () => {
     expect([lost.status, await lost.json()]).toMatchObject([404, { error: { code: "NOT_FOUND" } }]);
   });
 
-  it.each<[string, () => never | Promise<never> | { status: "degraded"; components: Record<string, string> }, number, object]>([
-    ["what the plugin says", () => ({ status: "degraded", components: { github_api: "degraded" } }), 200, { status: "degraded", components: { github_api: "degraded" }, message: null }],
-    ["a check that throws", () => { throw new Error("token hunter2"); }, 503, { status: "unhealthy", components: {}, message: "The plugin's own health check failed." }],
-    ["a check that rejects", () => Promise.reject(new Error("no")), 503, { status: "unhealthy", components: {}, message: "The plugin's own health check failed." }],
-  ])("reports %s as its health", async (_what, health, status, body) => {
+  it.each<[string, () => never | Promise<never> | { status: "degraded"; components: Record<string, string> }, object]>([
+    ["what the plugin says", () => ({ status: "degraded", components: { github_api: "degraded" } }), { status: "degraded", components: { github_api: "degraded" }, message: null }],
+    ["a check that throws", () => { throw new Error("token hunter2"); }, { status: "unhealthy", components: {}, message: "The plugin's own health check failed." }],
+    ["a check that rejects", () => Promise.reject(new Error("no")), { status: "unhealthy", components: {}, message: "The plugin's own health check failed." }],
+  ])("reports %s as its health", async (_what, health, body) => {
     const response = await fetch(`${await serving(() => "", { health })}/health`);
-    expect([response.status, await response.json()]).toEqual([status, body]);
+    expect([response.status, await response.json()]).toEqual([200, body]);
   });
 
   it("names the setting that is missing", async () => {

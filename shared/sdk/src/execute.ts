@@ -56,8 +56,10 @@ function stopper(manifest: Manifest, runtime: Runtime): { signal: AbortSignal; d
   const ownMs = manifest.timeout_seconds * 1000;
   const givenMs = runtime.deadline ? runtime.deadline.getTime() - Date.now() : Number.POSITIVE_INFINITY;
   const limitMs = Math.max(Math.min(ownMs, givenMs), 0);
-  const reason = givenMs < ownMs - DEADLINE_SLACK_MS ? new Stopped("deadline", "the deadline passed") : new Stopped("time_limit", "the time-out passed");
-  const timer = setTimeout(() => controller.abort(reason), limitMs);
+  // Made when it is needed: an error with its stack costs more than the rest of this function.
+  const reason = () =>
+    givenMs < ownMs - DEADLINE_SLACK_MS ? new Stopped("deadline", "the deadline passed") : new Stopped("time_limit", "the time-out passed");
+  const timer = setTimeout(() => controller.abort(reason()), limitMs);
   const onAbort = () => controller.abort(runtime.signal.reason);
   if (runtime.signal.aborted) onAbort();
   else runtime.signal.addEventListener("abort", onAbort, { once: true });
