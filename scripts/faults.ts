@@ -15,5 +15,7 @@ const broken = values.break ?? null;
 if (broken !== null && !isBreak(broken)) throw new Error(`--break must be one of ${Object.keys(BREAKS).join(", ")}`);
 // Children end with this process's `exit`; a signal alone would not bring it about.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(130));
+// One listener per child.
+process.setMaxListeners(50);
 const isGood = await runFaults({ seed, isShort: values.short, broken, only: values.only?.split(",") ?? [] }, (line) => console.log(line));
 process.exit(isGood ? 0 : 1);
