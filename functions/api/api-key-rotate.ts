@@ -17,6 +17,7 @@ export default http({
   params: v.object({ id: idParam("key") }),
   body: v.strictObject({ grace_seconds: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(MAX_GRACE_SEC)), MAX_GRACE_SEC) }),
   replies: { 201: ApiKeyWithPlaintext },
+  documented: { refusals: ["CONFLICT"] },
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, body, caller, db, redis }) {

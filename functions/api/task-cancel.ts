@@ -14,6 +14,7 @@ export default http({
   needs: ["db", "signals"],
   params: v.object({ task_id: idParam("task") }),
   replies: { 202: v.strictObject({ task_id: v.string(), status: v.picklist(["cancelling", "cancelled"]) }) },
+  documented: { refusals: ["CONFLICT"] },
   scale: { min: 0, max: 10, concurrency: 80 },
 
   async handle({ params, caller, db, signals }) {

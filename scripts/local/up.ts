@@ -48,7 +48,7 @@ try {
   const applied = await migrate(parts.env.DATABASE_URL ?? "");
   print(`  ${green("✓")} ${"migrations".padEnd(12)} ${dim(applied.length === 0 ? "up to date" : applied.join(", "))}`);
 
-  const env = { ...parts.env, ...platformSecrets(home), PUBLIC_URL: `http://127.0.0.1:${port}` };
+  const env: Record<string, string | undefined> = { ...parts.env, ...platformSecrets(home), PUBLIC_URL: `http://127.0.0.1:${port}` };
   readConfig(env);
   const platform = await startPlatform({ home, env, port, isolated: flags.isolated, onStart: (part) => stack.push(part) });
   for (const { name, about } of platform.list) print(`  ${green("✓")} ${name.padEnd(12)} ${dim(about)}`);
@@ -80,7 +80,9 @@ function whatNext(url: string, key: string, taskId: string | null): string {
     cyan(`  curl -sL ${auth} ${url}/v1/tasks/${taskId ?? "TASK"}/artifacts/review.md`),
     dim("  a review of your own change, waiting for the answer"),
     cyan(`  curl -s ${auth} -H "Content-Type: application/json" -H "Prefer: wait=25" ${url}/v1/tasks \\`),
-    cyan(`    -d '{"command": "Review this change", "attachments": [{"name": "app.js", "media_type": "text/javascript", "content": "app.get(\\"/run\\", (q, r) => r.send(eval(q.query.code)))"}]}'`),
+    cyan(
+      `    -d '{"command": "Review this change", "attachments": [{"name": "app.js", "media_type": "text/javascript", "content": "app.get(\\"/run\\", (q, r) => r.send(eval(q.query.code)))"}]}'`,
+    ),
     dim("  your tasks"),
     cyan(`  curl -s ${auth} "${url}/v1/tasks?limit=5"`),
     "",

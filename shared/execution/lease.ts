@@ -58,7 +58,10 @@ export function holdLease(db: TenantDb, { tenantId, taskId, token, leaseMs }: Ho
     try {
       const [row] = await db.call("SELECT held, cancel_requested FROM renew_lease($1, $2, $3, $4, $5)", [tenantId, taskId, token, leaseMs, JSON.stringify(events)]);
       const { held, cancel_requested } = v.parse(Renewed, row);
-      if (!held) return lose();
+      if (!held) {
+        lose();
+        return;
+      }
       safeUntil = sentAt + leaseMs * 0.9;
       FAILPOINT: await failpoint("lease.after_beat");
       if (events.length > 0) onProgress();
@@ -76,7 +79,10 @@ export function holdLease(db: TenantDb, { tenantId, taskId, token, leaseMs }: Ho
 
   function renewOnce(): void {
     if (released || controller.signal.reason instanceof LeaseLost) return;
-    if (performance.now() > safeUntil) return lose();
+    if (performance.now() > safeUntil) {
+      lose();
+      return;
+    }
     renewing ??= renew().finally(() => {
       renewing = null;
     });

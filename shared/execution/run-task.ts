@@ -176,18 +176,9 @@ async function callPlugin(executor: Executor, claim: Claim, lease: Lease, secret
 }
 
 function reportProgress(lease: Lease, event: Exclude<ExecutionEvent, { type: "output" }>): void {
-  switch (event.type) {
-    case "node_started":
-      return lease.report("node_started", { node: event.node.slice(0, 100) });
-    case "node_finished":
-      return lease.report("node_finished", { node: event.node.slice(0, 100), duration_ms: event.duration_ms });
-    case "report":
-      return lease.report("report", { node: event.node.slice(0, 100), message: event.message });
-    case "warning":
-      return lease.report("warning", { ...event.warning });
-    case "alive":
-      return;
-  }
+  if (event.type === "alive") return;
+  const { type, ...data } = event.type === "warning" ? { type: event.type, ...event.warning } : event;
+  lease.report(type, "node" in data ? { ...data, node: data.node.slice(0, 100) } : data);
 }
 
 function checkOutput(output: OutputEnvelope, claim: Claim): OutputEnvelope {

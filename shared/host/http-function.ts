@@ -10,6 +10,7 @@ import { childOf, traceIdOf, traceparentOf } from "../telemetry/trace.ts";
 import type { HttpFunction, Reply, RequestInfo, Schema } from "./declare.ts";
 import { authenticate, checkRate, checkScope, checkServiceToken, rateHeaders } from "./guard.ts";
 import { checkContentType, parseJson, readBytes } from "./request-body.ts";
+import { finishWithBody } from "./response-body.ts";
 import type { Runtime } from "./runtime.ts";
 import { required } from "./config.ts";
 
@@ -54,13 +55,11 @@ export function httpHandler(fn: HttpFunction, runtime: Runtime): (request: Reque
       reply = await fn.handle(args);
     } catch (error) {
       reply = replyToError(error, info.requestId, runtime, seen);
-    } finally {
-      runtime.requestFinished();
     }
     const ms = performance.now() - startedAt;
     runtime.metrics.requests.observe({ function: fn.name, status: String(reply.status) }, ms / 1000);
     runtime.log(reply.status >= 500 ? "error" : "info", "request finished", { ...seen, status: reply.status, duration_ms: Math.round(ms * 100) / 100 });
-    return toResponse(reply, info.requestId, runtime, limitHeaders);
+    return finishWithBody(toResponse(reply, info.requestId, runtime, limitHeaders), () => runtime.requestFinished());
   };
 }
 

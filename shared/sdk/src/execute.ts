@@ -56,8 +56,10 @@ function stopper(manifest: Manifest, runtime: Runtime): { signal: AbortSignal; d
   const ownMs = manifest.timeout_seconds * 1000;
   const givenMs = runtime.deadline ? runtime.deadline.getTime() - Date.now() : Number.POSITIVE_INFINITY;
   const limitMs = Math.max(Math.min(ownMs, givenMs), 0);
-  const reason = givenMs < ownMs - DEADLINE_SLACK_MS ? new Stopped("deadline", "the deadline passed") : new Stopped("time_limit", "the time-out passed");
-  const timer = setTimeout(() => controller.abort(reason), limitMs);
+  // Made when it is needed: an error with its stack costs more than the rest of this function.
+  const reason = () =>
+    givenMs < ownMs - DEADLINE_SLACK_MS ? new Stopped("deadline", "the deadline passed") : new Stopped("time_limit", "the time-out passed");
+  const timer = setTimeout(() => controller.abort(reason()), limitMs);
   const onAbort = () => controller.abort(runtime.signal.reason);
   if (runtime.signal.aborted) onAbort();
   else runtime.signal.addEventListener("abort", onAbort, { once: true });
@@ -69,25 +71,6 @@ function stopper(manifest: Manifest, runtime: Runtime): { signal: AbortSignal; d
       runtime.signal.removeEventListener("abort", onAbort);
     },
   };
-}
-
-/**
- * LangGraph stops listening for an abort once the first of several parallel branches has ended, and a node may ignore its
- * signal altogether. Racing the run against the signal keeps the promise that a cancelled task answers at once.
- */
-async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  let onAbort: (() => void) | undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(signal.reason);
-    signal.addEventListener("abort", onAbort, { once: true });
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    if (onAbort) signal.removeEventListener("abort", onAbort);
-    work.catch(() => undefined);
-  }
 }
 
 /** PostgreSQL stores neither NUL nor half of a surrogate pair; losing one character is better than losing a paid result. */
@@ -158,13 +141,14 @@ export async function execute(plugin: Plugin, input: InputEnvelope, runtime: Run
       deadlineAt: stop.deadlineAt,
       emit,
     });
-    const run = graphOf(plugin).invoke(definition.start(visibleInput), {
+    stop.signal.throwIfAborted();
+    // LangGraph holds every node against the signal, so a node that ignores its own does not delay the answer.
+    const state = await graphOf(plugin).invoke(definition.start(visibleInput), {
       signal: stop.signal,
       recursionLimit: RECURSION_LIMIT,
       configurable: { [EXECUTION_KEY]: execution },
     });
-    const state = await untilAborted(run, stop.signal);
-    execution.checkBoundary();
+    execution.checkBudget();
     const { status, result, data, confidence, nextSteps } = definition.finish(state, visibleInput);
     return { envelope: validate(envelopeOf({ status, result, data, confidence, next_steps: nextSteps })) };
   } catch (thrown) {
