@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { startFauxqs } from "fauxqs";
 import pg from "pg";
 import { bundle } from "../../scripts/build/bundle.ts";
+import type { Target } from "../../scripts/build/targets.ts";
 import { build } from "../../scripts/build.ts";
 import { freePort } from "../../scripts/local/child.ts";
 import { type LocalRedis, startRedis } from "../../scripts/local/redis.ts";
@@ -151,7 +152,8 @@ async function buildAll(folder: string): Promise<Map<string, string>> {
   const outdir = join(folder, "bundles");
   const bundles = await build({ functions: FUNCTIONS, outdir, failpoints: true });
   const source = `export { start } from "./test/faults/plugin-entry.ts";`;
-  bundles.push(await bundle({ name: "plugin", folder: "plugin", form: "cached", entry: "index.mjs", source }, { outdir, failpoints: true, codeCache: true, external: [] }));
+  const target: Target = { name: "plugin", folder: "plugin", form: "cached", entry: "index.mjs", source };
+  bundles.push(...(await bundle([target], { outdir, failpoints: true, codeCache: true, developmentPackages: [] })));
   return new Map(bundles.map(({ name, entry }) => [name, entry]));
 }
 
