@@ -20,10 +20,11 @@ export default cron({
     let count = 0;
     for (let batch = 0; batch < MAX_BATCHES && !signal.aborted; batch++) {
       const due = await takeDueTasks(platformDb, BATCH);
-      FAILPOINT: if (due.length > 0) await failpoint("wake.after_take");
+      if (due.length === 0) break;
+      FAILPOINT: await failpoint("wake.after_take");
       const rung = await Promise.all(due.map((task) => ring.task(task.plugin, task.id, traceparentOf(task.traceparent))));
       count += rung.filter(Boolean).length;
-      FAILPOINT: if (count > 0) await failpoint("wake.after_ring");
+      FAILPOINT: await failpoint("wake.after_ring");
       // Redis went away: PostgreSQL remembers, and a later run rings.
       if (due.length < BATCH || rung.includes(false)) break;
     }

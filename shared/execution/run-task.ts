@@ -50,7 +50,11 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
   }
   const { claim } = claimed;
   const startedAt = performance.now();
-  const lease = holdLease(executor.db, { tenantId: claim.tenantId, taskId, token: claim.leaseToken, leaseMs: executor.leaseMs }, () => void executor.signals.taskProgressed(taskId));
+  const lease = holdLease(
+    executor.db,
+    { tenantId: claim.tenantId, taskId, token: claim.leaseToken, leaseMs: executor.leaseMs },
+    () => void executor.signals.taskProgressed(taskId),
+  );
   let cancels: AsyncDisposable | undefined;
   const ids = { taskId, tenantId: claim.tenantId, plugin: claim.step.plugin, attempt: claim.attempt };
   try {
@@ -115,7 +119,8 @@ async function runStep(executor: Executor, claim: Claim, lease: Lease, stopping:
       const output = await callPlugin(executor, claim, lease, secrets, signal, timeoutMs);
       if (output.status !== "failed") return { kind: "output", output };
       // A gateway or a provider that was away: trying again is this function's business, as for a plugin that cannot be reached.
-      if (output.error_code === "PLUGIN_UNAVAILABLE" && output.error_cause === "upstream") throw new PluginFailure("PLUGIN_UNAVAILABLE", output.error ?? "The plugin could not reach what it needs.", "upstream", true);
+      if (output.error_code === "PLUGIN_UNAVAILABLE" && output.error_cause === "upstream")
+        throw new PluginFailure("PLUGIN_UNAVAILABLE", output.error ?? "The plugin could not reach what it needs.", "upstream", true);
       return {
         kind: "failed",
         output,

@@ -120,8 +120,16 @@ describe("the auditor", () => {
     ["I5", "one real call that stands for two", (r) => Object.assign(first(r.calls), { provider_request_id: "req_2" })],
     ["I5", "usage that is not the sum of its calls", (r) => Object.assign(first(r.usage), { output_tokens: 11 })],
     ["I6", "a real call that is in no journal", (r) => void r.ledger.push({ ...first(r.ledger), call: 3, requestId: "req_3" })],
-    ["I6", "an unknown call without a ceiling", (r) => void r.calls.push({ ...first(r.calls), id: "call-3", question: "q3/1", state: "unknown", ceiling: 0, provider_request_id: null })],
-    ["I6", "a call that is open though its task has ended", (r) => void r.calls.push({ ...first(r.calls), id: "call-3", question: "q3/1", state: "started", provider_request_id: null })],
+    [
+      "I6",
+      "an unknown call without a ceiling",
+      (r) => void r.calls.push({ ...first(r.calls), id: "call-3", question: "q3/1", state: "unknown", ceiling: 0, provider_request_id: null }),
+    ],
+    [
+      "I6",
+      "a call that is open though its task has ended",
+      (r) => void r.calls.push({ ...first(r.calls), id: "call-3", question: "q3/1", state: "started", provider_request_id: null }),
+    ],
     ["I7", "two usage rows for one step", (r) => void r.usage.push({ ...first(r.usage), id: "use-2", billable: false })],
     ["I7", "one question that was paid twice", (r) => Object.assign(first(r.calls), { question: "q2/1" })],
     ["I7", "a failed task that is billable", (r) => Object.assign(first(r.tasks), { status: "failed" })],

@@ -71,7 +71,10 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
   const logs = join(folder, "logs");
   mkdirSync(logs, { recursive: true });
   const [server, bundles, s3] = await Promise.all([startPostgres({ fsync: true }), buildAll(folder), startFauxqs({ port: 0, logger: false })]);
-  closers.push(() => server.stop(), () => s3.stop());
+  closers.push(
+    () => server.stop(),
+    () => s3.stop(),
+  );
   await server.createDatabase("aau_faults");
   const databaseUrl = new URL(server.url);
   databaseUrl.pathname = "/aau_faults";
@@ -107,7 +110,10 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
   const byMethod: Record<string, ProcessName> = { POST: "task-submit", GET: "task-poll", DELETE: "task-cancel" };
   const api = await startFront((method) => upPorts(byMethod[method] ?? "task-poll"));
   const executors = await startFront(() => upPorts("task-execute-1", "task-execute-2"));
-  closers.push(() => api.close(), () => executors.close());
+  closers.push(
+    () => api.close(),
+    () => executors.close(),
+  );
 
   const serviceToken = randomHex();
   const shared: Record<string, string> = {
