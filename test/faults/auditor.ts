@@ -122,27 +122,52 @@ function oneSettlement(book: Book, records: Records, { task, events, calls, ledg
   for (const row of records.tasks) {
     const own = events.get(row.id) ?? [];
     const ends = own.filter(({ type }) => type === "finished");
-    book.check("I3", ends.length === (TERMINAL.has(row.status) ? 1 : 0), () => `${name(row)} has ${ends.length} terminal writes: ${ends.map(({ seq, status }) => `${seq} ${status}`).join(", ")}`);
+    book.check(
+      "I3",
+      ends.length === (TERMINAL.has(row.status) ? 1 : 0),
+      () => `${name(row)} has ${ends.length} terminal writes: ${ends.map(({ seq, status }) => `${seq} ${status}`).join(", ")}`,
+    );
     const last = own.at(-1);
-    book.check("I3", !TERMINAL.has(row.status) || (last?.type === "finished" && last.status === row.status), () => `${name(row)}: its last event is ${last?.seq} ${last?.type} ${last?.status ?? ""}`);
+    book.check(
+      "I3",
+      !TERMINAL.has(row.status) || (last?.type === "finished" && last.status === row.status),
+      () => `${name(row)}: its last event is ${last?.seq} ${last?.type} ${last?.status ?? ""}`,
+    );
     if (!SUCCEEDED.has(row.status)) continue;
     const step = records.steps.filter(({ task_id }) => task_id === row.id);
     book.check("I3", step.length === 1 && step[0]?.status === row.status, () => `${name(row)} has the steps ${step.map(({ status }) => status).join(", ") || "none"}`);
     // The result names the provider's calls that it was made of: they must be this task's, and journalled as done.
     const done = (calls.get(row.id) ?? []).filter(({ state }) => state === "done").map(({ provider_request_id }) => ledger.get(provider_request_id ?? "")?.call);
     const named = [...(row.result ?? "").matchAll(/answer (\d+) to question/g)].map(([, call]) => Number(call));
-    book.check("I3", named.length > 0 && named.every((call) => done.includes(call)), () => `${name(row)}: its result is made of the calls ${named.join(", ")}, and done are ${done.join(", ")}`);
+    book.check(
+      "I3",
+      named.length > 0 && named.every((call) => done.includes(call)),
+      () => `${name(row)}: its result is made of the calls ${named.join(", ")}, and done are ${done.join(", ")}`,
+    );
   }
   for (const step of records.steps) {
     const row = task.get(step.task_id);
-    book.check("I3", row?.attempt === step.attempt, () => `${row ? name(row) : step.task_id}: step ${step.step} was written by attempt ${step.attempt}, and the task is at ${row?.attempt}`);
+    book.check(
+      "I3",
+      row?.attempt === step.attempt,
+      () => `${row ? name(row) : step.task_id}: step ${step.step} was written by attempt ${step.attempt}, and the task is at ${row?.attempt}`,
+    );
   }
   for (const row of records.usage) {
     const owner = task.get(row.task_id);
-    book.check("I3", owner?.attempt === row.attempt, () => `${owner ? name(owner) : row.task_id}: usage was written by attempt ${row.attempt}, and the task is at ${owner?.attempt}`);
+    book.check(
+      "I3",
+      owner?.attempt === row.attempt,
+      () => `${owner ? name(owner) : row.task_id}: usage was written by attempt ${row.attempt}, and the task is at ${owner?.attempt}`,
+    );
   }
   for (const artifact of records.artifacts) {
-    book.check("I3", records.objects.get(artifact.storage_key) === artifact.size_bytes, () => `${artifact.task_id}: the artifact ${artifact.name} has ${artifact.size_bytes} bytes in its row and ${records.objects.get(artifact.storage_key) ?? "no object"} in the store`);
+    book.check(
+      "I3",
+      records.objects.get(artifact.storage_key) === artifact.size_bytes,
+      () =>
+        `${artifact.task_id}: the artifact ${artifact.name} has ${artifact.size_bytes} bytes in its row and ${records.objects.get(artifact.storage_key) ?? "no object"} in the store`,
+    );
   }
 }
 
@@ -160,7 +185,11 @@ function noRevival(book: Book, { journal, tasks, usage }: Records, { task, calls
   }
   for (const row of tasks) {
     if (row.status !== "cancelled") continue;
-    book.check("I4", usage.every(({ task_id, billable }) => task_id !== row.id || !billable), () => `${name(row)} is billed`);
+    book.check(
+      "I4",
+      usage.every(({ task_id, billable }) => task_id !== row.id || !billable),
+      () => `${name(row)} is billed`,
+    );
     const real = sum(calls.get(row.id) ?? [], (call) => tokensOf(ledger.get(call.provider_request_id ?? "")));
     book.check("I4", row.tokens_used <= real, () => `${name(row)} counts ${row.tokens_used} tokens, and the provider returned ${real}`);
   }
@@ -181,7 +210,11 @@ function billedIsReal(book: Book, { usage, calls }: Records, { task, ledger, cal
       real.usage.output_tokens === call.output_tokens &&
       real.usage.cache_creation_input_tokens === call.cache_write_tokens &&
       real.usage.cache_read_input_tokens === call.cache_read_tokens;
-    book.check("I5", real?.completed === true && isSame, () => `call ${call.id} of ${call.task_id} is done as ${call.provider_request_id}, and the provider has ${JSON.stringify(real ?? null)}`);
+    book.check(
+      "I5",
+      real?.completed === true && isSame,
+      () => `call ${call.id} of ${call.task_id} is done as ${call.provider_request_id}, and the provider has ${JSON.stringify(real ?? null)}`,
+    );
     const owner = task.get(call.task_id);
     book.check("I5", real?.marker === owner?.marker, () => `call ${call.id} belongs to ${owner ? name(owner) : "nobody"}, and the provider was asked for ${real?.marker}`);
     const other = billed.get(call.provider_request_id ?? "");
@@ -192,7 +225,10 @@ function billedIsReal(book: Book, { usage, calls }: Records, { task, ledger, cal
     const done = (callsOf.get(row.task_id) ?? []).filter(({ step, state }) => step === row.step && state === "done");
     const cache = (call: CallRecord) => call.cache_write_tokens + call.cache_read_tokens;
     const isSame =
-      row.input_tokens === sum(done, (c) => c.input_tokens) && row.output_tokens === sum(done, (c) => c.output_tokens) && row.cache_tokens === sum(done, cache) && row.cost === sum(done, (c) => c.cost);
+      row.input_tokens === sum(done, (c) => c.input_tokens) &&
+      row.output_tokens === sum(done, (c) => c.output_tokens) &&
+      row.cache_tokens === sum(done, cache) &&
+      row.cost === sum(done, (c) => c.cost);
     book.check("I5", isSame, () => `usage ${row.id} of ${row.task_id} is not the sum of its ${done.length} calls`);
   }
 }
@@ -231,7 +267,13 @@ function noDoubleBill(book: Book, { usage, calls, periods, tasks }: Records, { c
     book.check("I7", billed.length === (SUCCEEDED.has(row.status) && row.environment === "live" ? 1 : 0), () => `${name(row)} has ${billed.length} billable rows`);
   }
   for (const period of periods) {
-    const own = tasks.filter((row) => row.tenant_id === period.tenant_id && row.plugin_name === period.plugin_name && row.environment === period.environment && row.created_at.toISOString().startsWith(period.month));
+    const own = tasks.filter(
+      (row) =>
+        row.tenant_id === period.tenant_id &&
+        row.plugin_name === period.plugin_name &&
+        row.environment === period.environment &&
+        row.created_at.toISOString().startsWith(period.month),
+    );
     const used = own.filter(({ status }) => SUCCEEDED.has(status)).length;
     book.check("I7", period.used === used, () => `${period.tenant_id} ${period.month}: ${period.used} executions are counted, and ${used} tasks succeeded`);
   }

@@ -3,8 +3,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Job } from "./client.ts";
 import { LEASE_MS, type ProcessName, QUOTA } from "./platform.ts";
 import type { LostReply } from "./postgres-proxy.ts";
-import { DEADLINE_MS, type RoundTools, untilAtRest } from "./rounds.ts";
 import type { Random } from "./random.ts";
+import { DEADLINE_MS, type RoundTools, untilAtRest } from "./rounds.ts";
 
 const KILLED = ["bridge", "task-execute-1", "task-execute-2", "plugin", "llm-gateway", "bridge", "task-execute-1", "plugin", "task-submit", "scope-gateway", "wake"] as const;
 const STATEMENTS = ["admit_task(", "claim_task(", "renew_lease(", "settle_task(", "hand_back_task(", "open_llm_call(", "close_llm_call("] as const;
@@ -36,7 +36,13 @@ export async function runChaos(tools: RoundTools, { tasks, spreadMs }: Chaos): P
 
 function jobOf({ platform, random }: RoundTools, i: number): Job {
   const dice = random.next();
-  const base: Job = { marker: `chaos-${i}`, apiKey: platform.keys.unlimited, deadlineMs: DEADLINE_MS, slowMs: random.next() < 0.2 ? random.between(200, 1_500) : 0, isTwin: random.next() < 0.1 };
+  const base: Job = {
+    marker: `chaos-${i}`,
+    apiKey: platform.keys.unlimited,
+    deadlineMs: DEADLINE_MS,
+    slowMs: random.next() < 0.2 ? random.between(200, 1_500) : 0,
+    isTwin: random.next() < 0.1,
+  };
   // More for the tenant with a quota than it has.
   if (i < QUOTA * 2 && i % 2 === 0) return { ...base, apiKey: platform.keys.limited };
   if (dice < 0.12) return { ...base, cancelAfterMs: random.between(0, 2_500) };

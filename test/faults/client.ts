@@ -2,9 +2,9 @@
 import { appendFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import * as v from "valibot";
-import type { JournalEntry } from "./records.ts";
-import type { Random } from "./random.ts";
 import plugin from "./plugin.ts";
+import type { Random } from "./random.ts";
+import type { JournalEntry } from "./records.ts";
 
 export interface Job {
   marker: string;

@@ -24,7 +24,10 @@ export async function startFront(choose: Choose): Promise<Front> {
     const { method = "GET", url = "/" } = incoming;
     const ports = choose(method, url);
     const port = ports[turn++ % Math.max(1, ports.length)];
-    if (port === undefined) return refuse(outgoing);
+    if (port === undefined) {
+      refuse(outgoing);
+      return;
+    }
     const upstream = request({ host: "127.0.0.1", port, method, path: url, headers: incoming.headers, agent }, (answer) => {
       const tear = torn.get(method);
       torn.delete(method);

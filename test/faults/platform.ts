@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { startFauxqs } from "fauxqs";
 import pg from "pg";
 import { bundle } from "../../scripts/build/bundle.ts";
+import type { Target } from "../../scripts/build/targets.ts";
 import { build } from "../../scripts/build.ts";
 import { freePort } from "../../scripts/local/child.ts";
 import { type LocalRedis, startRedis } from "../../scripts/local/redis.ts";
@@ -70,7 +71,10 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
   const logs = join(folder, "logs");
   mkdirSync(logs, { recursive: true });
   const [server, bundles, s3] = await Promise.all([startPostgres({ fsync: true }), buildAll(folder), startFauxqs({ port: 0, logger: false })]);
-  closers.push(() => server.stop(), () => s3.stop());
+  closers.push(
+    () => server.stop(),
+    () => s3.stop(),
+  );
   await server.createDatabase("aau_faults");
   const databaseUrl = new URL(server.url);
   databaseUrl.pathname = "/aau_faults";
@@ -106,7 +110,10 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
   const byMethod: Record<string, ProcessName> = { POST: "task-submit", GET: "task-poll", DELETE: "task-cancel" };
   const api = await startFront((method) => upPorts(byMethod[method] ?? "task-poll"));
   const executors = await startFront(() => upPorts("task-execute-1", "task-execute-2"));
-  closers.push(() => api.close(), () => executors.close());
+  closers.push(
+    () => api.close(),
+    () => executors.close(),
+  );
 
   const serviceToken = randomHex();
   const shared: Record<string, string> = {
@@ -151,7 +158,8 @@ async function buildAll(folder: string): Promise<Map<string, string>> {
   const outdir = join(folder, "bundles");
   const bundles = await build({ functions: FUNCTIONS, outdir, failpoints: true });
   const source = `export { start } from "./test/faults/plugin-entry.ts";`;
-  bundles.push(await bundle({ name: "plugin", folder: "plugin", form: "cached", entry: "index.mjs", source }, { outdir, failpoints: true, codeCache: true, external: [] }));
+  const target: Target = { name: "plugin", folder: "plugin", form: "cached", entry: "index.mjs", source };
+  bundles.push(...(await bundle([target], { outdir, failpoints: true, codeCache: true, developmentPackages: [] })));
   return new Map(bundles.map(({ name, entry }) => [name, entry]));
 }
 

@@ -1,8 +1,8 @@
 /** The plugin of the fault runs: two model calls, the second one streamed and built on the first, then an artifact. */
 import { setTimeout as wait } from "node:timers/promises";
 import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
-import { definePlugin, node } from "../../shared/sdk/src/index.ts";
 import { failpoint } from "../../shared/failpoint.ts";
+import { definePlugin, node } from "../../shared/sdk/src/index.ts";
 
 export const ARTIFACT = "answers.txt";
 
@@ -10,7 +10,10 @@ const State = Annotation.Root({ command: Annotation<string>(), first: Annotation
 type State = typeof State.State;
 
 function textOf(content: readonly { type: string; text?: string }[]): string {
-  return content.map((block) => (block.type === "text" ? (block.text ?? "") : "")).join("").trim();
+  return content
+    .map((block) => (block.type === "text" ? (block.text ?? "") : ""))
+    .join("")
+    .trim();
 }
 
 const askFirst = node(async ({ command }: State, ctx) => {

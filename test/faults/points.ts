@@ -3,13 +3,18 @@
  * lie inside the one statement `admit_task`, so s5 (its answer is lost, before or after it took place) stands for all of them; p5 is
  * impossible by order, and the auditor compares rows with objects instead.
  */
-import type { LostReply } from "./postgres-proxy.ts";
+
 import type { ProcessName } from "./platform.ts";
+import type { LostReply } from "./postgres-proxy.ts";
 
 export interface Point {
   id: string;
   /** SIGKILL at the first hit of a failpoint; an answer of PostgreSQL that never arrives; or half a reply, and then SIGKILL. */
-  fault: { kind: "kill"; process: ProcessName; failpoint: string } | { kind: "reply"; statement: string; variant: LostReply } | { kind: "torn reply"; method: string; process: ProcessName } | { kind: "race" };
+  fault:
+    | { kind: "kill"; process: ProcessName; failpoint: string }
+    | { kind: "reply"; statement: string; variant: LostReply }
+    | { kind: "torn reply"; method: string; process: ProcessName }
+    | { kind: "race" };
   /** Failpoints of other processes that make the point reachable; they slow or fail, and never kill. */
   along?: Partial<Record<ProcessName, string>>;
   /** The callers cancel what they submitted. */
@@ -79,8 +84,9 @@ export function inRounds(points: readonly Point[]): Point[][] {
   for (const point of points) {
     const wanted = seats(point);
     const isCancelled = point.isCancelled ?? false;
-    let round = rounds.find((candidate) => candidate.isCancelled === isCancelled && wanted.every((seat) => !candidate.taken.has(seat)));
-    if (!round) rounds.push((round = { points: [], taken: new Set(), isCancelled }));
+    const free = rounds.find((candidate) => candidate.isCancelled === isCancelled && wanted.every((seat) => !candidate.taken.has(seat)));
+    const round = free ?? { points: [], taken: new Set(), isCancelled };
+    if (!free) rounds.push(round);
     round.points.push(point);
     for (const seat of wanted) round.taken.add(seat);
   }

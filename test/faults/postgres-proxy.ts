@@ -5,7 +5,7 @@
  * - `committed`: the statement reaches the server and commits; its answer is swallowed and both connections are cut.
  * - `lost`: the statement never reaches the server, and both connections are cut. To the client the two look alike.
  */
-import { createServer, connect, type Socket } from "node:net";
+import { connect, createServer, type Socket } from "node:net";
 
 export type LostReply = "committed" | "lost";
 

@@ -88,7 +88,9 @@ const LedgerEntry = v.object({
   /** The task that asked, as the provider read it in the prompt. */
   marker: v.string(),
   status: v.nullable(v.number()),
-  usage: v.nullable(v.object({ input_tokens: v.number(), output_tokens: v.number(), cache_creation_input_tokens: v.optional(v.number(), 0), cache_read_input_tokens: v.optional(v.number(), 0) })),
+  usage: v.nullable(
+    v.object({ input_tokens: v.number(), output_tokens: v.number(), cache_creation_input_tokens: v.optional(v.number(), 0), cache_read_input_tokens: v.optional(v.number(), 0) }),
+  ),
   completed: v.boolean(),
   closedEarly: v.boolean(),
 });

@@ -42,23 +42,39 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
     say(`the platform runs: lease ${LEASE_MS} ms, records and logs in ${folder}`);
     const client = openClient({ url: platform.api.url, journalFile: platform.sources.journalFile, random });
     const tools: RoundTools = { platform, client, random, say };
-    const examine = async (): Promise<Finding[]> => audit(await readRecords(platform.sources), { leaseMs: PATIENCE_AFTER_DEADLINE_MS / 2 });
 
-    const points = POINTS.filter((point) => isWanted(point.id, point.fault.kind === "kill" ? point.fault.failpoint : point.fault.kind === "reply" ? point.fault.statement : point.fault.kind));
+    const points = POINTS.filter((point) =>
+      isWanted(point.id, point.fault.kind === "kill" ? point.fault.failpoint : point.fault.kind === "reply" ? point.fault.statement : point.fault.kind),
+    );
     const rounds: Point[][] = isShort ? inRounds(points) : points.map((point) => [point]);
-    for (const [i, round] of rounds.entries()) await runRound(tools, round, size.tasksPerPoint, `point-${i}`);
+    const open: Promise<void>[] = [];
+    for (const [i, round] of rounds.entries()) {
+      const { finished } = await runRound(tools, round, size.tasksPerPoint, `point-${i}`);
+      // The short form lets the tail of a round run into the next one.
+      if (isShort) open.push(finished);
+      else {
+        await finished;
+        await untilAtRest(tools);
+      }
+    }
     if (wanted.includes("twins")) await runTwins(tools, size.tasksPerPoint);
     if (isWanted("zombie")) await runZombie(tools, size.zombieTasks, "zombie");
     if (isWanted("chaos")) await runChaos(tools, size.chaos);
+    await Promise.all(open);
     await untilAtRest(tools);
     client.giveUp();
 
     const records = await readRecords(platform.sources);
-    const findings = await examine();
+    const findings = audit(records, { leaseMs: PATIENCE_AFTER_DEADLINE_MS / 2 });
     isGood = holds(findings);
     say("at rest; what the auditor finds:");
     print(table(findings));
-    print(summary(records, Object.values(platform.processes).reduce((sum, { restarts }) => sum + restarts, 0)));
+    print(
+      summary(
+        records,
+        Object.values(platform.processes).reduce((sum, { restarts }) => sum + restarts, 0),
+      ),
+    );
   } finally {
     await platform.stop();
     if (isGood) rmSync(folder, { recursive: true, force: true });
@@ -88,7 +104,10 @@ function summary({ tasks, calls, ledger, journal }: Records, restarts: number): 
   const tally = (values: readonly string[]) => {
     const counts = new Map<string, number>();
     for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
-    return [...counts].sort().map(([value, count]) => `${count} ${value}`).join(", ");
+    return [...counts]
+      .sort()
+      .map(([value, count]) => `${count} ${value}`)
+      .join(", ");
   };
   const failures = tasks.flatMap(({ status, error_code }) => (status === "failed" ? [error_code ?? "no code"] : []));
   const submits = journal.filter(({ op, outcome }) => op === "submit" && outcome !== "invoke");
