@@ -3,7 +3,7 @@ import * as v from "valibot";
 import { sql } from "kysely";
 import type { TenantDb } from "../db/database.ts";
 import { type KeyId, newId, publicId, type TenantId, type UserId } from "../ids.ts";
-import { Environment, Scope } from "./caller.ts";
+import { type Caller, Environment, Scope } from "./caller.ts";
 import { type MintedKey, mintApiKey } from "./api-key.ts";
 
 const Row = v.object({
@@ -108,13 +108,14 @@ export async function revokeApiKey(db: TenantDb, tenantId: TenantId, id: KeyId):
  * A new key with the old one's rights; the old one ends after the grace period, never later than it would have. Null: no such
  * key; `over`: it is revoked, expired, or was rotated before; `excess`: it may do what the caller may not.
  */
-export async function rotateApiKey(db: TenantDb, tenantId: TenantId, id: KeyId, graceSec: number, ownScopes: readonly Scope[]): Promise<{ row: KeyRow; minted: MintedKey; oldHash: string } | "over" | "excess" | null> {
+export async function rotateApiKey(db: TenantDb, tenantId: TenantId, id: KeyId, graceSec: number, own: Pick<Caller, "scopes" | "environment">): Promise<{ row: KeyRow; minted: MintedKey; oldHash: string } | "over" | "excess" | null> {
   return db.tenant(tenantId, async (tx) => {
     const old = await tx.selectFrom("api_keys").select([...COLUMNS, "key_hash", "rotated_to"]).where("tenant_id", "=", tenantId).where("id", "=", id).forUpdate().executeTakeFirst();
     if (!old) return null;
     const known = v.parse(Row, old);
     if (known.revoked_at || old.rotated_to || (known.expires_at && known.expires_at.getTime() <= Date.now())) return "over";
-    if (!known.scopes.every((scope) => ownScopes.includes(scope))) return "excess";
+    if (!known.scopes.every((scope) => own.scopes.includes(scope))) return "excess";
+    if (own.environment === "test" && known.environment === "live") return "excess";
     const minted = mintApiKey(known.environment);
     const row = await tx
       .insertInto("api_keys")
