@@ -15,7 +15,9 @@ export function stripForeignHeaders(request: Request): Request {
     if (!FOREIGN.test(name)) continue;
     const headers = new Headers();
     for (const [key, value] of request.headers) if (!FOREIGN.test(key)) headers.append(key, value);
-    return new Request(request, { headers });
+    // Part by part: the server's request is not an instance of the global class, which would take it for an address.
+    const { method, body, signal } = request;
+    return new Request(request.url, { method, headers, signal, ...(body ? { body, duplex: "half" } : {}) });
   }
   return request;
 }

@@ -2,102 +2,83 @@
  * The OpenAPI 3.1 document of all public functions, from their declarations alone. Bodies are shown as callers send them and
  * replies as callers see them; refusals come from the one table of errors. The same declarations always give the same text.
  */
-import { type JsonSchema, toJsonSchema } from "@valibot/to-json-schema";
-import * as v from "valibot";
-import { ApiKeyView, ApiKeyWithPlaintext } from "../access/api-keys.ts";
+import type { JsonSchema } from "@valibot/to-json-schema";
 import { SCOPES } from "../access/caller.ts";
 import { ERRORS, type ErrorCode } from "../errors.ts";
-import { PluginDetail, PluginSummary } from "../registry/plugin-view.ts";
-import { Submission } from "../tasks/submission.ts";
-import { TaskSummary, TaskView } from "../tasks/task-view.ts";
-import type { AnyFunction, HttpFunction, Schema } from "./declare.ts";
+import type { AnyFunction, HttpFunction } from "./declare.ts";
 import { isPublic } from "./needs.ts";
+import { type Convert, converter, members } from "./openapi-schemas.ts";
 
 export interface Parameter {
-	name: string;
-	in: string;
-	required?: boolean;
-	description?: string;
-	schema: JsonSchema;
+  name: string;
+  in: string;
+  required?: boolean;
+  description?: string;
+  schema: JsonSchema;
 }
 
 export interface MediaType {
-	schema?: JsonSchema;
-	example?: unknown;
-	examples?: Record<string, { summary: string; value: unknown }>;
+  schema?: JsonSchema;
+  example?: unknown;
+  examples?: Record<string, { summary: string; value: unknown }>;
 }
 
 export interface ApiReply {
-	description: string;
-	headers?: Record<
-		string,
-		{ $ref: string } | { description: string; schema: JsonSchema }
-	>;
-	content?: Record<string, MediaType>;
-	/** The codes of `error.code` that this status stands for here. */
-	"x-error-codes"?: ErrorCode[];
+  description: string;
+  headers?: Record<string, { $ref: string } | { description: string; schema: JsonSchema }>;
+  content?: Record<string, MediaType>;
+  /** The codes of `error.code` that this status stands for here. */
+  "x-error-codes"?: ErrorCode[];
 }
 
 export interface Operation {
-	operationId: string;
-	tags: string[];
-	summary: string;
-	description: string;
-	security: Record<string, string[]>[];
-	parameters?: Parameter[];
-	requestBody?: { required: true; content: Record<string, MediaType> };
-	responses: Record<string, ApiReply>;
+  operationId: string;
+  tags: string[];
+  summary: string;
+  description: string;
+  security: Record<string, string[]>[];
+  parameters?: Parameter[];
+  requestBody?: { required: true; content: Record<string, MediaType> };
+  responses: Record<string, ApiReply>;
 }
 
 export interface OpenApiDocument {
-	openapi: string;
-	info: {
-		title: string;
-		version: string;
-		summary: string;
-		description: string;
-		license: { name: string; url: string };
-	};
-	servers: { url: string; description: string }[];
-	tags: { name: string; description: string }[];
-	paths: Record<string, Record<string, Operation>>;
-	components: {
-		securitySchemes: Record<string, object>;
-		headers: Record<string, object>;
-		schemas: Record<string, JsonSchema>;
-	};
+  openapi: string;
+  info: {
+    title: string;
+    version: string;
+    summary: string;
+    description: string;
+    license: { name: string; url: string };
+  };
+  servers: { url: string; description: string }[];
+  tags: { name: string; description: string }[];
+  paths: Record<string, Record<string, Operation>>;
+  components: {
+    securitySchemes: Record<string, object>;
+    headers: Record<string, object>;
+    schemas: Record<string, JsonSchema>;
+  };
 }
-
-/** Shapes that are worth a name of their own; all others stand where they are used. */
-const NAMED: Readonly<Record<string, Schema>> = {
-	Submission,
-	Task: TaskView,
-	TaskSummary,
-	ApiKey: ApiKeyView,
-	ApiKeyWithPlaintext,
-	Plugin: PluginDetail,
-	PluginSummary,
-};
 
 /** By the first segment of the path after the version. */
 const TAGS: Readonly<Record<string, { name: string; description: string }>> = {
-	tasks: {
-		name: "Tasks",
-		description: "Submit commands, follow them, fetch what they made.",
-	},
-	plugins: {
-		name: "Plugins",
-		description: "The catalogue: what the platform can do for you.",
-	},
-	"api-keys": {
-		name: "API keys",
-		description: "Keys of your tenant and what each may do.",
-	},
-	"": {
-		name: "This document",
-		description:
-			"The description of the API, for machines and for people. Needs no key.",
-	},
+  tasks: {
+    name: "Tasks",
+    description: "Submit commands, follow them, fetch what they made.",
+  },
+  plugins: {
+    name: "Plugins",
+    description: "The catalogue: what the platform can do for you.",
+  },
+  "api-keys": {
+    name: "API keys",
+    description: "Keys of your tenant and what each may do.",
+  },
+  "": {
+    name: "This document",
+    description: "The description of the API, for machines and for people. Needs no key.",
+  },
 };
 
 const INTRODUCTION = `Send a command in plain language; the platform finds the plugin that answers it, runs it and meters it.
@@ -113,416 +94,236 @@ const INTRODUCTION = `Send a command in plain language; the platform finds the p
 const METHODS = ["post", "get", "put", "patch", "delete"];
 
 /** `version` is the platform's release. */
-export function openApiDocument(
-	functions: readonly AnyFunction[],
-	{ version }: { version: string },
-): OpenApiDocument {
-	const shown = functions.filter(
-		(fn): fn is HttpFunction =>
-			fn.kind === "http" && isPublic(fn) && !fn.route.includes("*"),
-	);
-	const schemas: Record<string, JsonSchema> = { Error: ERROR_SCHEMA };
-	const convert = converter(schemas);
-	const paths: OpenApiDocument["paths"] = {};
-	for (const { method, path, fn } of shown
-		.map(addressed)
-		.sort((a, b) =>
-			a.path === b.path
-				? METHODS.indexOf(a.method) - METHODS.indexOf(b.method)
-				: a.path < b.path
-					? -1
-					: 1,
-		)) {
-		paths[path] = { ...paths[path], [method]: operation(fn, path, convert) };
-	}
-	const used = new Set(shown.map((fn) => tagOf(addressed(fn).path).name));
-	return {
-		openapi: "3.1.0",
-		info: {
-			title: "AI Agents Universe",
-			version,
-			summary: "One API in front of any number of AI agents.",
-			description: INTRODUCTION,
-			license: { name: "Proprietary", url: "https://aau.io/terms" },
-		},
-		servers: [{ url: "/", description: "The host that serves this document." }],
-		tags: [
-			...Object.values(TAGS).filter((tag) => used.delete(tag.name)),
-			...[...used]
-				.sort()
-				.map((name) => ({
-					name,
-					description: `Calls that concern ${name.toLowerCase()}.`,
-				})),
-		],
-		paths,
-		components: {
-			securitySchemes: {
-				apiKey: {
-					type: "http",
-					scheme: "bearer",
-					description: `An API key, \`sk_live_…\` or \`sk_test_…\`. Scopes: ${SCOPES.map((scope) => `\`${scope}\``).join(", ")}.`,
-				},
-			},
-			headers: HEADERS,
-			schemas: Object.fromEntries(
-				Object.entries(schemas).sort(([a], [b]) => (a < b ? -1 : 1)),
-			),
-		},
-	};
+export function openApiDocument(functions: readonly AnyFunction[], { version }: { version: string }): OpenApiDocument {
+  const shown = functions.filter((fn): fn is HttpFunction => fn.kind === "http" && isPublic(fn) && !fn.route.includes("*"));
+  const schemas: Record<string, JsonSchema> = { Error: ERROR_SCHEMA };
+  const convert = converter(schemas);
+  const paths: OpenApiDocument["paths"] = {};
+  for (const { method, path, fn } of shown.map(addressed).sort((a, b) => (a.path === b.path ? METHODS.indexOf(a.method) - METHODS.indexOf(b.method) : a.path < b.path ? -1 : 1))) {
+    paths[path] = { ...paths[path], [method]: operation(fn, path, convert) };
+  }
+  const used = new Set(shown.map((fn) => tagOf(addressed(fn).path).name));
+  return {
+    openapi: "3.1.0",
+    info: {
+      title: "AI Agents Universe",
+      version,
+      summary: "One API in front of any number of AI agents.",
+      description: INTRODUCTION,
+      license: { name: "Proprietary", url: "https://aau.io/terms" },
+    },
+    servers: [{ url: "/", description: "The host that serves this document." }],
+    tags: [
+      ...Object.values(TAGS).filter((tag) => used.delete(tag.name)),
+      ...[...used].sort().map((name) => ({
+        name,
+        description: `Calls that concern ${name.toLowerCase()}.`,
+      })),
+    ],
+    paths,
+    components: {
+      securitySchemes: {
+        apiKey: {
+          type: "http",
+          scheme: "bearer",
+          description: `An API key, \`sk_live_…\` or \`sk_test_…\`. Scopes: ${SCOPES.map((scope) => `\`${scope}\``).join(", ")}.`,
+        },
+      },
+      headers: HEADERS,
+      schemas: Object.fromEntries(Object.entries(schemas).sort(([a], [b]) => (a < b ? -1 : 1))),
+    },
+  };
 }
 
 function addressed(fn: HttpFunction): {
-	method: string;
-	path: string;
-	fn: HttpFunction;
+  method: string;
+  path: string;
+  fn: HttpFunction;
 } {
-	const [method = "", path = ""] = fn.route.split(" ");
-	return { method: method.toLowerCase(), path, fn };
+  const [method = "", path = ""] = fn.route.split(" ");
+  return { method: method.toLowerCase(), path, fn };
 }
 
 function tagOf(path: string): { name: string } {
-	const [, version, resource = ""] = path.split("/");
-	if (!/^v\d+$/.test(version ?? "")) return { name: TAGS[""]?.name ?? "" };
-	return (
-		TAGS[resource] ?? {
-			name: `${resource.charAt(0).toUpperCase()}${resource.slice(1).replaceAll("-", " ")}`,
-		}
-	);
+  const [, version, resource = ""] = path.split("/");
+  if (!/^v\d+$/.test(version ?? "")) return { name: TAGS[""]?.name ?? "" };
+  return (
+    TAGS[resource] ?? {
+      name: `${resource.charAt(0).toUpperCase()}${resource.slice(1).replaceAll("-", " ")}`,
+    }
+  );
 }
 
-function operation(
-	fn: HttpFunction,
-	path: string,
-	convert: Convert,
-): Operation {
-	const needsKey = fn.scope !== "public";
-	const parameters: Parameter[] = [
-		...members(fn.params, convert).map(({ name, schema }) =>
-			described({ name, in: "path", required: true, schema }),
-		),
-		...members(fn.query, convert).map(({ name, schema, required }) =>
-			described({ name, in: "query", required, schema }),
-		),
-		...Object.entries(fn.headers ?? {}).map(([name, description]) => ({
-			name,
-			in: "header",
-			required: false,
-			description,
-			schema: { type: "string" as const },
-		})),
-	];
-	return {
-		operationId: fn.name,
-		tags: [tagOf(path).name],
-		summary: fn.summary.replace(/\.$/, ""),
-		description: needsKey
-			? `Needs a key with the scope \`${fn.scope}\`.`
-			: "Needs no key.",
-		security: needsKey ? [{ apiKey: [fn.scope] }] : [],
-		...(parameters.length > 0 ? { parameters } : {}),
-		...(fn.body
-			? {
-					requestBody: {
-						required: true,
-						content: {
-							"application/json": {
-								schema: convert(fn.body, "request"),
-								...(fn.documented?.requestExamples
-									? { examples: fn.documented.requestExamples }
-									: {}),
-							},
-						},
-					},
-				}
-			: {}),
-		responses: { ...goodReplies(fn, convert), ...refusals(fn) },
-	};
+function operation(fn: HttpFunction, path: string, convert: Convert): Operation {
+  const needsKey = fn.scope !== "public";
+  const parameters: Parameter[] = [
+    ...members(fn.params, convert).map(({ name, schema }) => described({ name, in: "path", required: true, schema })),
+    ...members(fn.query, convert).map(({ name, schema, required }) => described({ name, in: "query", required, schema })),
+    ...Object.entries(fn.headers ?? {}).map(([name, description]) => ({
+      name,
+      in: "header",
+      required: false,
+      description,
+      schema: { type: "string" as const },
+    })),
+  ];
+  return {
+    operationId: fn.name,
+    tags: [tagOf(path).name],
+    summary: fn.summary.replace(/\.$/, ""),
+    description: needsKey ? `Needs a key with the scope \`${fn.scope}\`.` : "Needs no key.",
+    security: needsKey ? [{ apiKey: [fn.scope] }] : [],
+    ...(parameters.length > 0 ? { parameters } : {}),
+    ...(fn.body
+      ? {
+          requestBody: {
+            required: true,
+            content: {
+              "application/json": {
+                schema: convert(fn.body, "request"),
+                ...(fn.documented?.requestExamples ? { examples: fn.documented.requestExamples } : {}),
+              },
+            },
+          },
+        }
+      : {}),
+    responses: { ...goodReplies(fn, convert), ...refusals(fn) },
+  };
 }
 
 const REASONS: Readonly<Record<number, string>> = {
-	200: "OK",
-	201: "Created",
-	202: "Accepted",
-	204: "Done; there is no body",
-	302: "The answer is at the address in `Location`",
+  200: "OK",
+  201: "Created",
+  202: "Accepted",
+  204: "Done; there is no body",
+  302: "The answer is at the address in `Location`",
 };
 
-function goodReplies(
-	fn: HttpFunction,
-	convert: Convert,
-): Record<string, ApiReply> {
-	const replies: Record<string, ApiReply> = {};
-	const own = Object.entries(fn.documented?.replyHeaders ?? {}).map(
-		([name, description]) => [
-			name,
-			{ description, schema: { type: "string" as const } },
-		],
-	);
-	for (const [status, schema] of Object.entries(fn.replies)) {
-		const { produces, replyExamples } = fn.documented ?? {};
-		const example = replyExamples?.[Number(status)];
-		const body: Record<string, MediaType> | null = schema
-			? {
-					"application/json": {
-						schema: convert(schema, "reply"),
-						...(example === undefined ? {} : { example }),
-					},
-				}
-			: produces
-				? {
-						[produces]: {
-							schema:
-								produces === "application/json"
-									? { type: "object" }
-									: { type: "string" },
-						},
-					}
-				: null;
-		replies[status] = {
-			description: REASONS[Number(status)] ?? "OK",
-			headers: { ...Object.fromEntries(own), ...hostHeaders(fn) },
-			...(body ? { content: body } : {}),
-		};
-	}
-	return replies;
+function goodReplies(fn: HttpFunction, convert: Convert): Record<string, ApiReply> {
+  const replies: Record<string, ApiReply> = {};
+  const own = Object.entries(fn.documented?.replyHeaders ?? {}).map(([name, description]) => [name, { description, schema: { type: "string" as const } }]);
+  for (const [status, schema] of Object.entries(fn.replies)) {
+    const { produces, replyExamples } = fn.documented ?? {};
+    const example = replyExamples?.[Number(status)];
+    const body: Record<string, MediaType> | null = schema
+      ? {
+          "application/json": {
+            schema: convert(schema, "reply"),
+            ...(example === undefined ? {} : { example }),
+          },
+        }
+      : produces
+        ? {
+            [produces]: {
+              schema: produces === "application/json" ? { type: "object" } : { type: "string" },
+            },
+          }
+        : null;
+    replies[status] = {
+      description: REASONS[Number(status)] ?? "OK",
+      headers: { ...Object.fromEntries(own), ...hostHeaders(fn) },
+      ...(body ? { content: body } : {}),
+    };
+  }
+  return replies;
 }
 
 /** Every code that an operation may refuse with, and so what a client has to be ready for. */
 export function errorCodesOf(fn: HttpFunction): ErrorCode[] {
-	const codes = new Set<ErrorCode>([
-		"INTERNAL",
-		"SERVICE_UNAVAILABLE",
-		...(fn.documented?.refusals ?? []),
-	]);
-	const add = (isSo: unknown, ...more: ErrorCode[]) => {
-		if (isSo) for (const code of more) codes.add(code);
-	};
-	add(fn.scope !== "public", "AUTH_INVALID", "FORBIDDEN_SCOPE", "RATE_LIMITED");
-	add(fn.params, "NOT_FOUND");
-	add(fn.query || fn.body || fn.headers, "INVALID_INPUT");
-	add(fn.body, "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE");
-	return Object.keys(ERRORS).filter((code): code is ErrorCode =>
-		codes.has(code as ErrorCode),
-	);
+  const codes = new Set<ErrorCode>(["INTERNAL", "SERVICE_UNAVAILABLE", ...(fn.documented?.refusals ?? [])]);
+  const add = (isSo: unknown, ...more: ErrorCode[]) => {
+    if (isSo) for (const code of more) codes.add(code);
+  };
+  add(fn.scope !== "public", "AUTH_INVALID", "FORBIDDEN_SCOPE", "RATE_LIMITED");
+  add(fn.params, "NOT_FOUND");
+  add(fn.query || fn.body || fn.headers, "INVALID_INPUT");
+  add(fn.body, "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE");
+  return Object.keys(ERRORS).filter((code): code is ErrorCode => codes.has(code as ErrorCode));
 }
 
 function refusals(fn: HttpFunction): Record<string, ApiReply> {
-	const replies: Record<string, ApiReply> = {};
-	for (const code of errorCodesOf(fn)) {
-		const { status, message } = ERRORS[code];
-		const line = `\`${code}\`: ${message}`;
-		const known = replies[status];
-		if (known) {
-			known.description += `  \n${line}`;
-			known["x-error-codes"]?.push(code);
-			continue;
-		}
-		const headers = {
-			...(status === 429 || status === 503
-				? { "Retry-After": { $ref: "#/components/headers/Retry-After" } }
-				: {}),
-			...hostHeaders(fn, status),
-		};
-		replies[status] = {
-			description: line,
-			headers,
-			content: {
-				"application/json": { schema: { $ref: "#/components/schemas/Error" } },
-			},
-			"x-error-codes": [code],
-		};
-	}
-	return replies;
+  const replies: Record<string, ApiReply> = {};
+  for (const code of errorCodesOf(fn)) {
+    const { status, message } = ERRORS[code];
+    const line = `\`${code}\`: ${message}`;
+    const known = replies[status];
+    if (known) {
+      known.description += `  \n${line}`;
+      known["x-error-codes"]?.push(code);
+      continue;
+    }
+    const headers = {
+      ...(status === 429 || status === 503 ? { "Retry-After": { $ref: "#/components/headers/Retry-After" } } : {}),
+      ...hostHeaders(fn, status),
+    };
+    replies[status] = {
+      description: line,
+      headers,
+      content: {
+        "application/json": { schema: { $ref: "#/components/schemas/Error" } },
+      },
+      "x-error-codes": [code],
+    };
+  }
+  return replies;
 }
 
 const HEADERS = {
-	"Retry-After": {
-		description: "Seconds after which another try may succeed.",
-		schema: { type: "integer", minimum: 1 },
-	},
-	"X-RateLimit-Limit": {
-		description: "Requests that the tenant may make in any sliding minute.",
-		schema: { type: "integer" },
-	},
-	"X-RateLimit-Remaining": {
-		description: "Requests that are left now.",
-		schema: { type: "integer" },
-	},
-	"X-RateLimit-Reset": {
-		description:
-			"When a request leaves the window, in seconds since the epoch.",
-		schema: { type: "integer" },
-	},
-	"X-Request-Id": {
-		description: "Names this request in our logs.",
-		schema: { type: "string" },
-	},
+  "Retry-After": {
+    description: "Seconds after which another try may succeed.",
+    schema: { type: "integer", minimum: 1 },
+  },
+  "X-RateLimit-Limit": {
+    description: "Requests that the tenant may make in any sliding minute.",
+    schema: { type: "integer" },
+  },
+  "X-RateLimit-Remaining": {
+    description: "Requests that are left now.",
+    schema: { type: "integer" },
+  },
+  "X-RateLimit-Reset": {
+    description: "When a request leaves the window, in seconds since the epoch.",
+    schema: { type: "integer" },
+  },
+  "X-Request-Id": {
+    description: "Names this request in our logs.",
+    schema: { type: "string" },
+  },
 };
 
-function hostHeaders(
-	fn: HttpFunction,
-	status = 200,
-): Record<string, { $ref: string }> {
-	const names = Object.keys(HEADERS).filter(
-		(name) =>
-			name === "X-Request-Id" ||
-			(name.startsWith("X-RateLimit-") &&
-				fn.scope !== "public" &&
-				status !== 401),
-	);
-	return Object.fromEntries(
-		names.map((name) => [name, { $ref: `#/components/headers/${name}` }]),
-	);
+function hostHeaders(fn: HttpFunction, status = 200): Record<string, { $ref: string }> {
+  const names = Object.keys(HEADERS).filter((name) => name === "X-Request-Id" || (name.startsWith("X-RateLimit-") && fn.scope !== "public" && status !== 401));
+  return Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]));
 }
 
 const ERROR_SCHEMA: JsonSchema = {
-	type: "object",
-	required: ["error"],
-	properties: {
-		error: {
-			type: "object",
-			description:
-				"Some codes add members, such as `issues`, `candidates` or `upgrade_url`.",
-			required: ["code", "message", "retryable", "request_id"],
-			properties: {
-				code: { type: "string", enum: Object.keys(ERRORS) },
-				message: {
-					type: "string",
-					description: "For people; its wording may change.",
-				},
-				retryable: {
-					type: "boolean",
-					description: "Whether the same request may succeed later.",
-				},
-				request_id: {
-					type: "string",
-					examples: ["req_01kw76mq00f88rpcgzy4pyyymb"],
-				},
-			},
-		},
-	},
+  type: "object",
+  required: ["error"],
+  properties: {
+    error: {
+      type: "object",
+      description: "Some codes add members, such as `issues`, `candidates` or `upgrade_url`.",
+      required: ["code", "message", "retryable", "request_id"],
+      properties: {
+        code: { type: "string", enum: Object.keys(ERRORS) },
+        message: {
+          type: "string",
+          description: "For people; its wording may change.",
+        },
+        retryable: {
+          type: "boolean",
+          description: "Whether the same request may succeed later.",
+        },
+        request_id: {
+          type: "string",
+          examples: ["req_01kw76mq00f88rpcgzy4pyyymb"],
+        },
+      },
+    },
+  },
 };
 
-type Side = "request" | "reply";
-type Convert = (schema: Schema, side: Side) => JsonSchema;
-
-/** Converts schemas, and collects those that have a name in `components`. */
-function converter(components: Record<string, JsonSchema>): Convert {
-	const plain = (schema: Schema, side: Side, self?: string): JsonSchema => {
-		const definitions = Object.fromEntries(
-			Object.entries(NAMED).filter(([name]) => name !== self),
-		);
-		const {
-			$schema: _,
-			$defs: __,
-			...converted
-		} = toJsonSchema(schema, {
-			typeMode: "input",
-			errorMode: "ignore",
-			definitions,
-			overrideRef: ({ referenceId }) => {
-				const named = NAMED[referenceId];
-				if (named && !components[referenceId]) {
-					components[referenceId] = {};
-					components[referenceId] = plain(named, side, referenceId);
-				}
-				return `#/components/schemas/${referenceId}`;
-			},
-		});
-		return side === "reply" ? open(converted) : converted;
-	};
-	return (schema, side) => plain(schema, side);
-}
-
-/** Replies may grow members; a client that was generated from this document must not break on them. */
-function open(schema: JsonSchema): JsonSchema {
-	return JSON.parse(
-		JSON.stringify(schema, (_, value: unknown) =>
-			isObject(value) && value.additionalProperties === false
-				? { ...value, additionalProperties: undefined }
-				: value,
-		),
-	);
-}
-
-const isObject = (value: unknown): value is Record<string, unknown> =>
-	typeof value === "object" && value !== null && !Array.isArray(value);
-
-interface Member {
-	name: string;
-	schema: JsonSchema;
-	required: boolean;
-}
-
-function members(schema: Schema | undefined, convert: Convert): Member[] {
-	if (!schema) return [];
-	const { properties = {}, required = [] } = convert(schema, "request");
-	const entries = v.safeParse(WithEntries, schema);
-	return Object.entries(properties).map(([name, own]) => {
-		const bounds = entries.success
-			? numberBounds(entries.output.entries[name])
-			: null;
-		const member = typeof own === "boolean" ? {} : own;
-		return {
-			name,
-			schema: bounds ? numeric(member, bounds) : member,
-			required: required.includes(name),
-		};
-	});
-}
-
-const PipeItem = v.object({
-	type: v.string(),
-	operation: v.optional(v.unknown()),
-	requirement: v.optional(v.unknown()),
-});
-const WithEntries = v.object({ entries: v.record(v.string(), v.unknown()) });
-const Piped = v.union([
-	v.object({ pipe: v.array(PipeItem) }),
-	v.pipe(
-		v.object({ wrapped: v.object({ pipe: v.array(PipeItem) }) }),
-		v.transform(({ wrapped }) => wrapped),
-	),
-]);
-
-/** The bounds of a number that travels as text in the query; null for any other schema. Callers think of it as a number. */
-function numberBounds(
-	entry: unknown,
-): Pick<JsonSchema, "minimum" | "maximum"> | null {
-	const piped = v.safeParse(Piped, entry);
-	if (
-		!piped.success ||
-		!piped.output.pipe.some(
-			(item) => item.type === "transform" && item.operation === Number,
-		)
-	)
-		return null;
-	const bound = (type: string) =>
-		piped.output.pipe.find((item) => item.type === type)?.requirement;
-	const [minimum, maximum] = [bound("min_value") ?? 0, bound("max_value")];
-	return {
-		...(typeof minimum === "number" ? { minimum } : {}),
-		...(typeof maximum === "number" ? { maximum } : {}),
-	};
-}
-
-function numeric(
-	{ pattern: _, default: text, ...schema }: JsonSchema,
-	bounds: Pick<JsonSchema, "minimum" | "maximum">,
-): JsonSchema {
-	return {
-		...schema,
-		type: "integer",
-		...bounds,
-		...(typeof text === "string" ? { default: Number(text) } : {}),
-	};
-}
-
 /** A description stands at the parameter, where readers look for it. */
-function described({
-	schema: { description, ...schema },
-	...parameter
-}: Parameter): Parameter {
-	return { ...parameter, ...(description ? { description } : {}), schema };
+function described({ schema: { description, ...schema }, ...parameter }: Parameter): Parameter {
+  return { ...parameter, ...(description ? { description } : {}), schema };
 }

@@ -70,7 +70,7 @@ export async function startFaultPlatform({ folder, broken }: { folder: string; b
 async function start(folder: string, broken: Break | null, closers: (() => Promise<unknown> | unknown)[]): Promise<Omit<FaultPlatform, "stop">> {
   const logs = join(folder, "logs");
   mkdirSync(logs, { recursive: true });
-  const [server, bundles, s3] = await Promise.all([startPostgres({ fsync: true }), buildAll(folder), startFauxqs({ port: 0, logger: false })]);
+  const [server, bundles, s3] = await Promise.all([startPostgres({ durable: true }), buildAll(folder), startFauxqs({ port: 0, logger: false })]);
   closers.push(
     () => server.stop(),
     () => s3.stop(),

@@ -14,8 +14,8 @@ export interface RunningPostgres {
   stop(): Promise<void>;
 }
 
-/** Without `fsync` a crash of the machine may lose data; a crash of the server does not. */
-export async function startPostgres({ fsync = false }: { fsync?: boolean } = {}): Promise<RunningPostgres> {
+/** `durable` waits for the disk as a real server does; tests need not. */
+export async function startPostgres({ durable = false, flags = [] }: { durable?: boolean; flags?: readonly string[] } = {}): Promise<RunningPostgres> {
   const folder = await mkdtemp(join(tmpdir(), "aau-pg-"));
   // Run by root, the server belongs to a user of its own, who has to get through here.
   await chmod(folder, 0o755);
@@ -28,7 +28,7 @@ export async function startPostgres({ fsync = false }: { fsync?: boolean } = {})
     port,
     persistent: false,
     createPostgresUser: process.getuid?.() === 0,
-    postgresFlags: ["-c", "listen_addresses=127.0.0.1", "-c", `fsync=${fsync ? "on" : "off"}`, "-c", "max_connections=300"],
+    postgresFlags: ["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300", "-c", `fsync=${durable ? "on" : "off"}`, ...flags],
     onLog: () => {},
     onError: () => {},
   });
