@@ -71,7 +71,10 @@ export function requestInfo(request: Request, runtime: Runtime): RequestInfo {
     traceparent: childOf(traceparentOf(request.headers.get("traceparent"))),
     method: request.method,
     path: pathOf(request.url),
-    signal: request.signal,
+    // Made when it is asked for: few handlers wait for anything, and a signal costs as much as the key's look-up.
+    get signal() {
+      return request.signal;
+    },
     draining: runtime.draining,
     admitToPlugin: () => Promise.reject(new Error("only a request with a key has a plugin's rate window")),
     header: (name) => request.headers.get(name) ?? undefined,
