@@ -125,7 +125,7 @@ BEGIN
   INSERT INTO tasks (id, tenant_id, user_id, api_key_id, environment, conversation_id, plugin_name, plan, status, input, routing_method, routing_confidence,
       priority, max_cost_micro_usd, reserved_period, overage, deadline, next_ring_at, traceparent, request_id, created_at)
     VALUES (p_id, p_tenant, p_user, p_key, p_environment, p_conversation, p_plugin, p_plan, 'queued', p_input, p_method, p_confidence,
-      p_priority, p_max_cost, v_period, coalesce(v_total > v_sub.quota_limit, false), p_deadline, v_now + interval '10 seconds', p_traceparent, p_request, v_now);
+      p_priority, p_max_cost, v_period, coalesce(v_total > v_sub.quota_limit, false), p_deadline, least(v_now + interval '10 seconds', p_deadline), p_traceparent, p_request, v_now);
 
   -- Two submits at once with one key: the second fails here as a whole, is run again, and finds the first.
   IF p_idempotency_key IS NOT NULL THEN
@@ -148,7 +148,8 @@ BEGIN
   PERFORM set_config('role', 'aau_platform', true), set_config('synchronous_commit', 'off', true);
   UPDATE tasks SET status = 'running', attempt = attempt + 1, lease_token = gen_random_uuid(),
       lease_until = now() + p_lease_ms * interval '1 millisecond', next_ring_at = now() + (p_lease_ms + 1000) * interval '1 millisecond',
-      started_at = coalesce(started_at, now())
+      -- This ring was heard: the next time nobody hears one, the pauses begin small again.
+      ring_count = 0, started_at = coalesce(started_at, now())
     WHERE id = p_id AND (status = 'queued' OR (status = 'running' AND lease_until < now()))
     RETURNING * INTO t;
   IF NOT FOUND THEN
@@ -224,7 +225,8 @@ BEGIN
   RETURN QUERY SELECT true, v_cancel, v_seq;
 END $$;
 
--- Settles a task under its lease. False: the lease is lost, and nothing was written.
+-- Settles a task under its lease. False: the lease is lost, and nothing was written. A step carries the attempt that its writer
+-- ran under, not the one in the row: a write that slipped past the fence would show.
 CREATE FUNCTION settle_task(p_tenant uuid, p_id uuid, p_lease uuid, p_status text, p_result jsonb, p_error jsonb, p_steps jsonb, p_events jsonb)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE t tasks;
@@ -233,8 +235,8 @@ BEGIN
   SELECT * INTO t FROM tasks WHERE id = p_id AND lease_token = p_lease AND status = 'running' FOR NO KEY UPDATE;
   IF NOT FOUND THEN RETURN false; END IF;
   INSERT INTO task_steps (task_id, tenant_id, step, plugin_name, plugin_version, attempt, status, output, latency_ms)
-    SELECT p_id, p_tenant, s.step, s.plugin_name, s.plugin_version, t.attempt, s.status, s.output, s.latency_ms
-    FROM jsonb_to_recordset(p_steps) AS s(step text, plugin_name text, plugin_version text, status text, output jsonb, latency_ms int)
+    SELECT p_id, p_tenant, s.step, s.plugin_name, s.plugin_version, s.attempt, s.status, s.output, s.latency_ms
+    FROM jsonb_to_recordset(p_steps) AS s(step text, plugin_name text, plugin_version text, attempt int, status text, output jsonb, latency_ms int)
     ON CONFLICT (task_id, step) DO NOTHING;
   PERFORM finish_task(t, p_status, p_result, p_error, p_events);
   RETURN true;
@@ -245,7 +247,7 @@ CREATE FUNCTION hand_back_task(p_tenant uuid, p_id uuid, p_lease uuid, p_delay_m
 BEGIN
   PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
   UPDATE tasks SET status = 'queued', lease_token = NULL, lease_until = NULL, hand_backs = hand_backs + 1,
-      next_ring_at = now() + p_delay_ms * interval '1 millisecond'
+      next_ring_at = least(now() + p_delay_ms * interval '1 millisecond', greatest(deadline, now()))
     WHERE id = p_id AND lease_token = p_lease AND status = 'running';
   RETURN FOUND;
 END $$;
@@ -280,13 +282,15 @@ BEGIN
   RETURN true;
 END $$;
 
--- Tasks that wait for a ring. Each is rung less and less often, so that a backlog that merely waits its turn does not fill the streams.
+-- Tasks that wait for a ring. Each is rung less and less often, so that a backlog that merely waits its turn does not fill the streams;
+-- but at its deadline it is rung in any case, since only a claim ends it then.
 CREATE FUNCTION take_due_tasks(p_limit int) RETURNS TABLE (id uuid, plugin_name text, traceparent text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
   PERFORM set_config('role', 'aau_platform', true);
   RETURN QUERY
-    UPDATE tasks t SET ring_count = t.ring_count + 1, next_ring_at = now() + least(interval '5 minutes', interval '10 seconds' * power(2, least(t.ring_count, 5)))
+    UPDATE tasks t SET ring_count = t.ring_count + 1, next_ring_at = least(now() + least(interval '5 minutes', interval '10 seconds' * power(2, least(t.ring_count, 5))),
+        greatest(t.deadline, now() + interval '10 seconds'))
     FROM (SELECT d.id FROM tasks d WHERE d.status IN ('queued', 'running') AND d.next_ring_at < now() ORDER BY d.next_ring_at LIMIT p_limit FOR UPDATE SKIP LOCKED) due
     WHERE t.id = due.id
     RETURNING t.id, t.plugin_name, t.traceparent;

@@ -23,34 +23,23 @@ export interface BuildOptions {
   codeCache?: boolean;
   /** The folder that holds `functions/`; the repository unless said. */
   root?: string;
+  /** The bridge, the migrations and the local platform too; true unless said. */
+  others?: boolean;
 }
-
-/** More would only wait for each other: esbuild uses every core by itself. */
-const AT_ONCE = 3;
 
 /** Builds, and says where each bundle starts. Throws with esbuild's own explanation. */
 export async function build(options: BuildOptions = {}): Promise<Bundle[]> {
   const outdir = resolve(options.outdir ?? join(ROOT, "dist"));
-  const targets = await findTargets(options.root ?? ROOT);
+  const targets = await findTargets(options.root ?? ROOT, options.others ?? true);
   const wanted = options.functions ? options.functions.map((name) => pick(targets, name)) : targets;
   // A function that was renamed must not live on in the image.
   if (!options.functions) await rm(join(outdir, "functions"), { recursive: true, force: true });
-  const development = await developmentPackages();
-  const bundles: Bundle[] = [];
-  const queue = [...wanted.entries()];
-  const work = async () => {
-    for (let next = queue.shift(); next; next = queue.shift()) {
-      const [index, target] = next;
-      bundles[index] = await bundle(target, {
-        outdir,
-        failpoints: options.failpoints ?? false,
-        codeCache: options.codeCache ?? true,
-        external: target.name === "platform" ? development : [],
-      });
-    }
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, work));
-  return bundles;
+  return bundle(wanted, {
+    outdir,
+    failpoints: options.failpoints ?? false,
+    codeCache: options.codeCache ?? true,
+    developmentPackages: await developmentPackages(),
+  });
 }
 
 function pick(targets: readonly Target[], name: string): Target {
@@ -70,9 +59,7 @@ const kib = (bytes: number) => (bytes === 0 ? "–" : `${Math.round(bytes / 1024
 
 export function sizeTable(bundles: readonly Bundle[]): string {
   const width = Math.max(8, ...bundles.map(({ name }) => name.length));
-  const rows = bundles.map(
-    ({ name, bytes, cacheBytes, inputs }) => `${name.padEnd(width)} ${kib(bytes)} ${kib(cacheBytes)} ${String(inputs.length).padStart(7)}`,
-  );
+  const rows = bundles.map(({ name, bytes, cacheBytes, inputs }) => `${name.padEnd(width)} ${kib(bytes)} ${kib(cacheBytes)} ${String(inputs.length).padStart(7)}`);
   return [`${"bundle".padEnd(width)} ${"KiB".padStart(9)} ${"cache".padStart(9)} ${"files".padStart(7)}`, ...rows].join("\n");
 }
 

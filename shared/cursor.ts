@@ -20,7 +20,9 @@ export function openCursors(secret: string): Cursors {
       const position = bytes.subarray(MAC_BYTES).toString("utf8");
       const given = bytes.subarray(0, MAC_BYTES);
       const expected = mac(scope, position);
-      if (given.length !== MAC_BYTES || !timingSafeEqual(given, expected)) throw new Refusal("INVALID_INPUT", { message: "The cursor is not valid for this list; start from the first page." });
+      // Decoding ignores what is not base64url, so one position would have many texts.
+      const isCanonical = bytes.toString("base64url") === cursor;
+      if (!isCanonical || given.length !== MAC_BYTES || !timingSafeEqual(given, expected)) throw new Refusal("INVALID_INPUT", { message: "The cursor is not valid for this list; start from the first page." });
       return position;
     },
   };

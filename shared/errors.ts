@@ -23,9 +23,6 @@ export const ERRORS = {
 
 export type ErrorCode = keyof typeof ERRORS;
 
-/** Codes that appear in `warnings[]` of a task that ended well; they are never the status of a reply (DESIGN.md, section 11). */
-export const WARNING_CODES = ["TOKEN_BUDGET_EXCEEDED", "CONTEXT_WINDOW_OVERFLOW", "DEPENDENCY_FAILED"] as const;
-
 interface RefusalDetails {
   message?: string;
   /** Extra members of the error object, such as `upgrade_url` or `candidates`. Snake case, as the caller sees them. */

@@ -3,7 +3,6 @@
  * build drop the whole statement, so production bundles hold neither the call nor the name.
  */
 declare global {
-  // biome-ignore lint/style/noVar: a global can only be declared with var.
   var aauFailpoint: ((name: string) => Promise<void>) | undefined;
 }
 

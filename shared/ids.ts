@@ -19,6 +19,9 @@ export type KeyId = Id<"key">;
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
+/** For the API's document. */
+const EXAMPLE_UUID = "019f0e6a-5c00-7a11-8b22-3c4d5e6f7a8b";
+
 /** Random bytes are drawn in bulk: one call to the system's generator costs as much as hundreds of bytes of it. */
 const pool = Buffer.alloc(4096);
 let poolAt = pool.length;
@@ -92,6 +95,7 @@ export function newRequestId(): string {
 export function idParam<K extends IdKind>(kind: K) {
   return v.pipe(
     v.string(),
+    v.metadata({ pattern: `^${PREFIX[kind]}_[0-9a-hjkmnp-tv-z]{26}$`, examples: [publicId(kind, EXAMPLE_UUID)] }),
     v.rawTransform<string, Id<K>>(({ dataset, addIssue, NEVER }) => {
       const id = parseId(kind, dataset.value);
       if (id) return id;

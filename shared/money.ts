@@ -4,6 +4,7 @@ import * as v from "valibot";
 /** `1.25` or `"1.25"` as micro-USD. At most 1,000,000 USD and six decimals. */
 export const UsdAmount = v.pipe(
   v.union([v.number(), v.string()], "must be an amount in USD, such as 0.25"),
+  v.metadata({ examples: ["0.25"] }),
   v.transform((amount) => (typeof amount === "number" ? amount.toFixed(6).replace(/\.?0+$/, "") : amount)),
   v.regex(/^\d{1,7}(\.\d{1,6})?$/, "must be an amount in USD with at most six decimals, such as 0.25"),
   v.transform((text) => {

@@ -27,6 +27,7 @@ export default http({
   needs: ["db"],
   body: NewKey,
   replies: { 201: ApiKeyWithPlaintext },
+  documented: { requestExamples: { reader: { summary: "A key that can only read tasks", value: { description: "dashboard", scopes: ["tasks:read"] } } } },
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ body, caller, db }) {

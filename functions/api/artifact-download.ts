@@ -14,6 +14,7 @@ export default http({
   needs: ["db", "storage"],
   params: v.object({ task_id: idParam("task"), name: ArtifactName }),
   replies: { 302: null },
+  documented: { replyHeaders: { Location: "A link to the file that works for five minutes." } },
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, caller, db, storage }) {

@@ -11,6 +11,7 @@ export default http({
   scope: "public",
   needs: [],
   replies: { 200: null },
+  documented: { produces: "application/json" },
   scale: { min: 0, max: 3, concurrency: 100 },
 
   async handle() {

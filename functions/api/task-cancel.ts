@@ -14,6 +14,7 @@ export default http({
   needs: ["db", "signals"],
   params: v.object({ task_id: idParam("task") }),
   replies: { 202: v.strictObject({ task_id: v.string(), status: v.picklist(["cancelling", "cancelled"]) }) },
+  documented: { refusals: ["CONFLICT"] },
   scale: { min: 0, max: 10, concurrency: 80 },
 
   async handle({ params, caller, db, signals }) {
@@ -23,6 +24,7 @@ export default http({
     FAILPOINT: await failpoint("cancel.after_flag");
     if (cancelled.status === "cancelling") await signals.cancelRequested(params.task_id);
     else if (!cancelled.was_over) await signals.taskEnded(params.task_id);
+    FAILPOINT: await failpoint("cancel.after_signal");
     return accepted({ task_id: publicId("task", params.task_id), status: cancelled.status });
   },
 });

@@ -15,6 +15,7 @@ export default http({
   params: v.object({ task_id: idParam("task") }),
   headers: { "Last-Event-ID": "The id of the last event that was received." },
   replies: { 200: null },
+  documented: { produces: "text/event-stream" },
   scale: { min: 0, max: 20, concurrency: 200 },
   timeoutSec: 600,
 

@@ -17,6 +17,10 @@ import { waitForTask } from "../../shared/tasks/wait-for-task.ts";
 /** Seconds that a submit to a plugin which calls itself fast waits by itself. */
 const FAST_WAIT_SEC = 10;
 const Hint = v.object({ command: v.string(), plugin: v.optional(v.string()) });
+const EXAMPLES = {
+  routed: { summary: "The platform finds the plugin", value: { command: "Review this change for security problems", attachments: [{ name: "change.diff", media_type: "text/x-diff", content: "--- a/login.js\n+++ b/login.js\n…" }] } },
+  named: { summary: "The caller names it, and limits the cost", value: { command: "Review this change", plugin: "code-review", attachments: [{ name: "change.diff", media_type: "text/x-diff", url: "https://example.com/change.diff" }], max_cost_usd: "0.25" } },
+};
 
 /** Routes, checks, reserves and inserts a task, rings for it, and waits for the result if the caller asks to. */
 export default http({
@@ -32,6 +36,11 @@ export default http({
   body: Submission,
   maxBodyBytes: MAX_SUBMISSION_BYTES,
   replies: { 200: TaskView, 202: TaskSummary },
+  documented: {
+    refusals: ["PLUGIN_NOT_SUBSCRIBED", "NOT_FOUND", "NO_MATCHING_PLUGIN", "QUOTA_EXCEEDED"],
+    replyHeaders: { Location: "Where the task can be read.", "Idempotency-Replayed": "`true` when the Idempotency-Key was known: this is the first submit's task." },
+    requestExamples: EXAMPLES,
+  },
   scale: { min: 1, max: 20, concurrency: 100 },
   memoryMib: 384,
   routeHint(body) {

@@ -1,10 +1,10 @@
-/** Bundles one target with esbuild. */
+/** Bundles targets with esbuild. */
 import { execFile } from "node:child_process";
-import { copyFile, mkdir, rm, stat } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { copyFile, cp, mkdir, rm, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { type BuildOptions, build as esbuild, type Metafile, type Plugin } from "esbuild";
+import { type BuildOptions, build as esbuild, type Plugin } from "esbuild";
 import { ROOT } from "../functions.ts";
 import { dataFiles } from "./data-files.ts";
 import type { Target } from "./targets.ts";
@@ -25,11 +25,13 @@ export interface BundleOptions {
   outdir: string;
   failpoints: boolean;
   codeCache: boolean;
-  /** Packages that are left out: found at run time, or never asked for. */
-  external: readonly string[];
+  /** Left out of the local platform's bundle, where they are never asked for. */
+  developmentPackages: readonly string[];
 }
 
 const CACHE_TIMEOUT_MS = 30_000;
+/** Processes that make code caches at a time. */
+const LANES = 2;
 const run = promisify(execFile);
 const here = (file: string) => fileURLToPath(new URL(file, import.meta.url));
 
@@ -43,8 +45,9 @@ const WRAPPER = {
 const MODULE_BANNER = `import{createRequire as createRequireOfBundle}from"node:module";const require=createRequireOfBundle(import.meta.url);`;
 
 /** Gives a bundle that looks for functions at run time the list from build time; each is loaded when it is asked for. */
-function knownFunctions({ functions }: Target): Plugin {
-  const list = functions?.map(({ name, kind, file }) => `{ name: "${name}", kind: "${kind}", file: "${name}", load: () => import(${JSON.stringify(file)}) }`);
+function knownFunctions({ functions }: Target): Plugin[] {
+  if (!functions) return [];
+  const list = functions.map(({ name, kind, file }) => `{ name: "${name}", kind: "${kind}", file: "${name}", load: () => import(${JSON.stringify(file)}) }`);
   const contents = `
     const all = [${list}];
     const known = ({ kinds } = {}) => all.filter(({ kind }) => !kinds || kinds.includes(kind));
@@ -52,47 +55,99 @@ function knownFunctions({ functions }: Target): Plugin {
     export const findFunctions = async (options) => known(options);
     export const loadFunction = async (found) => ({ ...found, fn: (await found.load()).default });
     export const loadFunctions = (options) => Promise.all(known(options).map(loadFunction));`;
+  return [
+    {
+      name: "known-functions",
+      setup({ onLoad }) {
+        onLoad({ filter: /\/scripts\/functions\.ts$/ }, () => ({ contents, loader: "js", resolveDir: ROOT }));
+      },
+    },
+  ];
+}
+
+/** The module that each target starts from exists only here; its imports are found from the repository's root. */
+function entries(targets: readonly Target[]): Plugin {
   return {
-    name: "known-functions",
-    setup({ onLoad }) {
-      if (functions) onLoad({ filter: /\/scripts\/functions\.ts$/ }, () => ({ contents, loader: "js", resolveDir: ROOT }));
+    name: "entries",
+    setup({ onResolve, onLoad }) {
+      onResolve({ filter: /^entry:/ }, ({ path }) => ({ path: path.slice("entry:".length), namespace: "entry" }));
+      onLoad({ filter: /./, namespace: "entry" }, ({ path }) => ({
+        contents: targets.find(({ name }) => name === path)?.source,
+        loader: "ts",
+        resolveDir: ROOT,
+      }));
     },
   };
 }
 
-export async function bundle(target: Target, { outdir, failpoints, codeCache, external }: BundleOptions): Promise<Bundle> {
-  const folder = join(outdir, target.folder);
-  await rm(folder, { recursive: true, force: true });
-  await mkdir(folder, { recursive: true });
-  const options = {
-    stdin: { contents: target.source, resolveDir: ROOT, sourcefile: `${target.name}.entry.ts`, loader: "ts" },
+/** Bundles these at once, so that what they share is parsed once; all must be of one form. */
+async function bundleTogether(targets: readonly Target[], { outdir, failpoints, developmentPackages }: BundleOptions): Promise<Map<string, Pick<Bundle, "bytes" | "inputs">>> {
+  const data = dataFiles();
+  const isCached = targets[0]?.form === "cached";
+  const shape: BuildOptions = isCached
+    ? { format: "cjs", ...WRAPPER }
+    : { format: "esm", splitting: true, outExtension: { ".js": ".mjs" }, chunkNames: `${targets[0]?.folder}/[name]-[hash]`, banner: { js: MODULE_BANNER } };
+  const { metafile } = await esbuild({
+    ...shape,
+    entryPoints: Object.fromEntries(targets.map((target) => [`${target.folder}/${isCached ? "bundle" : basename(target.entry, ".mjs")}`, `entry:${target.name}`])),
+    outdir,
     absWorkingDir: ROOT,
     bundle: true,
+    metafile: true,
     minify: true,
     platform: "node",
     target: "node20.19",
     sourcemap: "external",
     legalComments: "external",
-    metafile: true,
     logLevel: "silent",
-    external: ["pg-native", ...external],
+    external: ["pg-native", ...(targets.some(({ functions }) => functions) ? developmentPackages : [])],
     dropLabels: failpoints ? [] : ["FAILPOINT"],
-    plugins: [knownFunctions(target), dataFiles(folder)],
-    outdir: folder,
-    entryNames: target.form === "cached" ? "bundle" : basename(target.entry, ".mjs"),
-  } satisfies BuildOptions;
-  const { metafile } = await (target.form === "cached"
-    ? esbuild({ ...options, format: "cjs", ...WRAPPER })
-    : esbuild({ ...options, format: "esm", splitting: true, outExtension: { ".js": ".mjs" }, banner: { js: MODULE_BANNER } }));
-
-  const entry = join(folder, target.entry);
-  if (target.form === "cached") await copyFile(here("launcher.mjs"), entry);
-  const cacheBytes = target.form === "cached" && codeCache ? await writeCodeCache(target.name, folder) : 0;
-  return { name: target.name, entry, bytes: codeBytes(metafile), cacheBytes, inputs: Object.keys(metafile.inputs) };
+    plugins: [entries(targets), ...targets.flatMap(knownFunctions), data.plugin],
+  });
+  const sizes = new Map<string, Pick<Bundle, "bytes" | "inputs">>();
+  for (const target of targets) {
+    const folder = join(outdir, target.folder);
+    const outputs = Object.entries(metafile.outputs).filter(([path]) => /\.m?js$/.test(path) && dirname(resolve(ROOT, path)) === folder);
+    const inputs = [...new Set(outputs.flatMap(([, output]) => Object.keys(output.inputs)))];
+    await data.copyTo(
+      folder,
+      inputs.map((input) => resolve(ROOT, input)),
+    );
+    sizes.set(target.name, { bytes: outputs.reduce((sum, [, { bytes }]) => sum + bytes, 0), inputs });
+  }
+  return sizes;
 }
 
-function codeBytes({ outputs }: Metafile): number {
-  return Object.entries(outputs).reduce((sum, [path, { bytes }]) => (/\.m?js$/.test(path) ? sum + bytes : sum), 0);
+/** Bundles them all. What is not a function gets a run of its own: its parts must not be shared with another's. */
+export async function bundle(targets: readonly Target[], options: BundleOptions): Promise<Bundle[]> {
+  for (const { folder } of targets) {
+    await rm(join(options.outdir, folder), { recursive: true, force: true });
+    await mkdir(join(options.outdir, folder), { recursive: true });
+  }
+  const groups = [targets.filter(({ form }) => form === "cached"), ...targets.filter(({ form }) => form === "module").map((target) => [target])];
+  const sizes = new Map<string, Pick<Bundle, "bytes" | "inputs">>();
+  for (const group of groups.filter(({ length }) => length > 0)) for (const [name, size] of await bundleTogether(group, options)) sizes.set(name, size);
+  return inLanes(targets, async (target) => finish(target, sizes.get(target.name) ?? { bytes: 0, inputs: [] }, options));
+}
+
+async function finish(target: Target, size: Pick<Bundle, "bytes" | "inputs">, { outdir, codeCache }: BundleOptions): Promise<Bundle> {
+  const folder = join(outdir, target.folder);
+  const entry = join(folder, target.entry);
+  if (target.data) await cp(join(ROOT, target.data), join(folder, target.data), { recursive: true });
+  if (target.form === "cached") await copyFile(here("launcher.mjs"), entry);
+  const cacheBytes = target.form === "cached" && codeCache ? await writeCodeCache(target.name, folder) : 0;
+  return { name: target.name, entry, ...size, cacheBytes };
+}
+
+/** In order, a few at a time. */
+async function inLanes<T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
+  const results: R[] = [];
+  const queue = [...items.entries()];
+  const lane = async () => {
+    for (let next = queue.shift(); next; next = queue.shift()) results[next[0]] = await work(next[1]);
+  };
+  await Promise.all(Array.from({ length: LANES }, lane));
+  return results;
 }
 
 /** Without the environment of this process: what reads it while it is imported breaks the rules, and is found here. */

@@ -21,6 +21,8 @@ export interface Target {
   source: string;
   /** Replaces the search through the tree, which a bundle no longer has. */
   functions?: readonly FunctionFile[];
+  /** A folder of the repository that is copied beside the bundle. */
+  data?: string;
 }
 
 const inRepository = (file: string) => {
@@ -47,20 +49,22 @@ const inFunctions = (name: string) => ({ name, folder: join("functions", name), 
 /** Processes beside the functions; each exists once its source does. */
 const OTHERS: readonly (Omit<Target, "source"> & { file: string })[] = [
   { name: "bridge", folder: "bridge", form: "module", entry: "index.mjs", file: "shared/host/bridge/main.ts" },
-  { name: "migrate", folder: "migrate", form: "module", entry: "index.mjs", file: "scripts/migrate.ts" },
+  { name: "migrate", folder: "migrate", form: "module", entry: "index.mjs", file: "scripts/migrate.ts", data: "migrations" },
+  { name: "register", folder: "register", form: "module", entry: "index.mjs", file: "scripts/register.ts" },
   { name: "platform", folder: "local", form: "module", entry: "platform.mjs", file: "scripts/local/platform.ts" },
 ];
 
 /** Everything that can be built from this tree. A plugin is not imported for it: its manifest does not matter to its bundle. */
-export async function findTargets(root: string): Promise<Target[]> {
+export async function findTargets(root: string, withOthers: boolean): Promise<Target[]> {
   const loaded = await loadFunctions({ root, kinds: ["http", "event", "cron", "gateway"] });
   const plugins = await findFunctions({ root, kinds: ["plugin"] });
   const functions = [
     ...loaded.flatMap(({ name, file, fn }) => (fn.kind === "plugin" ? [] : [{ ...inFunctions(name), source: functionSource(file, fn) }])),
     ...plugins.map(({ name, file }) => ({ ...inFunctions(name), source: pluginSource(file) })),
   ].sort((a, b) => (a.name < b.name ? -1 : 1));
-  const all = [...loaded, ...plugins].map(({ name, kind, file }) => ({ name, kind, file }));
-  const others = OTHERS.filter(({ file }) => existsSync(join(ROOT, file))).map(({ file, ...target }) => ({
+  // Plugins run in processes of their own, also where all else shares one.
+  const all = loaded.map(({ name, kind, file }) => ({ name, kind, file }));
+  const others = OTHERS.filter(({ file }) => withOthers && existsSync(join(ROOT, file))).map(({ file, ...target }) => ({
     ...target,
     source: `import ${JSON.stringify(`./${file}`)};`,
     ...(target.name === "platform" && { functions: all }),

@@ -4,7 +4,7 @@
  */
 import { Hono } from "hono";
 import { eventPath, mountFunctions, mountHealth } from "../../shared/host/app.ts";
-import { type Config } from "../../shared/host/config.ts";
+import type { Config } from "../../shared/host/config.ts";
 import type { AnyFunction } from "../../shared/host/declare.ts";
 import { type Listening, listen } from "../../shared/host/listen.ts";
 import { isPublic } from "../../shared/host/needs.ts";
@@ -28,10 +28,12 @@ export interface InProcessOptions {
   config: Config;
   publicPort?: number;
   internalPort?: number;
+  /** Loopback unless said. */
+  host?: string;
   openers?: Partial<Openers>;
 }
 
-export async function startInProcess({ functions, config, publicPort = 0, internalPort = 0, openers = ALL_OPENERS }: InProcessOptions): Promise<InProcessPlatform> {
+export async function startInProcess({ functions, config, publicPort = 0, internalPort = 0, host = "127.0.0.1", openers = ALL_OPENERS }: InProcessOptions): Promise<InProcessPlatform> {
   const { runtime, stop } = await openRuntime(functions, openers, config, "platform");
   // The catch-all last: Hono takes the first route that matches.
   const outside = functions.filter(isPublic).sort((a, b) => Number(a.name === "not-found") - Number(b.name === "not-found"));
@@ -44,8 +46,8 @@ export async function startInProcess({ functions, config, publicPort = 0, intern
 
   const listening: Listening[] = [];
   try {
-    listening.push(await listen((request) => publicApp.fetch(stripForeignHeaders(request)), { port: publicPort, host: "127.0.0.1" }));
-    listening.push(await listen(internalApp.fetch, { port: internalPort, host: "127.0.0.1" }));
+    listening.push(await listen((request) => publicApp.fetch(stripForeignHeaders(request)), { port: publicPort, host }));
+    listening.push(await listen(internalApp.fetch, { port: internalPort, host }));
   } catch (error) {
     await stop(listening);
     throw error;

@@ -66,8 +66,17 @@ const TAKE_ONE = `${TAKE}
 return take(KEYS[1], tonumber(ARGV[2]), clock(), tonumber(ARGV[1]))
 `;
 
+// KEYS: auth entry. ARGV: the new entry, its time to live. A revocation that came in between has the last word.
+const RECACHE = `
+local present = redis.call('GET', KEYS[1])
+if present and cjson.decode(present).x == 'revoked' then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+`;
+
 declare module "ioredis" {
   interface RedisCommander<Context> {
+    aauRecache(authKey: string, entry: string, ttlMs: number): Result<number, Context>;
     aauAdmit(authKey: string, windowMs: number, plugin: string, commandDigest: string): Result<unknown, Context>;
     aauTake(key: string, windowMs: number, limit: number): Result<unknown, Context>;
   }
@@ -158,16 +167,21 @@ export async function forgetKey(redis: Redis, hash: string): Promise<void> {
   await redis.set(`auth:${hash}`, REVOKED, "PX", TOMBSTONE_MS);
 }
 
-/** Replaces what is cached after a change of the key's end, so that no reader serves it longer than it lives. */
+/** Replaces what is cached after a change of the key's end, so that no reader serves it longer than it lives. A tombstone stays. */
 export async function recacheKey(redis: Redis, db: TenantDb, hash: string): Promise<void> {
   const found = await findKey(db, hash);
   if (!found) return forgetKey(redis, hash);
-  await redis.set(`auth:${hash}`, found.entry, "PX", found.ttlMs);
+  prepare(redis);
+  await redis.aauRecache(`auth:${hash}`, found.entry, found.ttlMs);
 }
+
+/** How long a reader may go on accepting a key that the cache could not be told about. */
+export const STALE_KEY_MS = CACHE_MS;
 
 function prepare(redis: Redis): void {
   if ("aauAdmit" in redis && typeof redis.aauAdmit === "function") return;
   redis.defineCommand("aauAdmit", { numberOfKeys: 1, lua: ADMIT });
+  redis.defineCommand("aauRecache", { numberOfKeys: 1, lua: RECACHE });
   redis.defineCommand("aauTake", { numberOfKeys: 1, lua: TAKE_ONE });
 }
 

@@ -3,7 +3,7 @@ import * as v from "valibot";
 import type { PlatformDb } from "../db/database.ts";
 import { asId, type TaskId, type TenantId } from "../ids.ts";
 import { Manifest } from "../sdk/src/manifest.ts";
-import { PlanStep, TaskPlan } from "../tasks/task-plan.ts";
+import { type PlanStep, TaskPlan } from "../tasks/task-plan.ts";
 
 export interface Claim {
   taskId: TaskId;

@@ -4,6 +4,7 @@
  */
 import * as v from "valibot";
 import type { TenantDb } from "../db/database.ts";
+import { failpoint } from "../failpoint.ts";
 import type { TaskId, TenantId } from "../ids.ts";
 
 export class LeaseLost extends Error {
@@ -57,8 +58,12 @@ export function holdLease(db: TenantDb, { tenantId, taskId, token, leaseMs }: Ho
     try {
       const [row] = await db.call("SELECT held, cancel_requested FROM renew_lease($1, $2, $3, $4, $5)", [tenantId, taskId, token, leaseMs, JSON.stringify(events)]);
       const { held, cancel_requested } = v.parse(Renewed, row);
-      if (!held) return lose();
+      if (!held) {
+        lose();
+        return;
+      }
       safeUntil = sentAt + leaseMs * 0.9;
+      FAILPOINT: await failpoint("lease.after_beat");
       if (events.length > 0) onProgress();
       if (cancel_requested) controller.abort(new CancelRequested());
     } catch {
@@ -74,7 +79,10 @@ export function holdLease(db: TenantDb, { tenantId, taskId, token, leaseMs }: Ho
 
   function renewOnce(): void {
     if (released || controller.signal.reason instanceof LeaseLost) return;
-    if (performance.now() > safeUntil) return lose();
+    if (performance.now() > safeUntil) {
+      lose();
+      return;
+    }
     renewing ??= renew().finally(() => {
       renewing = null;
     });

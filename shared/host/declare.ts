@@ -6,6 +6,7 @@ import type * as v from "valibot";
 import type { Admission } from "../access/admission.ts";
 import type { Caller, Scope } from "../access/caller.ts";
 import type { Capability, CapabilityAudience } from "../access/capability-token.ts";
+import type { ErrorCode } from "../errors.ts";
 import type { Resources } from "./resources.ts";
 
 export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
@@ -67,6 +68,19 @@ interface Common<N extends readonly Need[]> {
   memoryMib?: number;
 }
 
+/** What the API's document says beyond what the route, the scope and the schemas imply. */
+export interface Documented {
+  /** Codes with which the handler itself refuses; those of the host are known. */
+  refusals?: readonly ErrorCode[];
+  /** Media type of a body that has no schema: a page, a stream. */
+  produces?: string;
+  /** Headers of the good replies, with what they say. */
+  replyHeaders?: Record<string, string>;
+  requestExamples?: Record<string, { summary: string; value: unknown }>;
+  /** One example of a reply's body, by status. */
+  replyExamples?: Record<number, unknown>;
+}
+
 export interface HttpFunction<N extends readonly Need[] = readonly Need[], P = Schema | undefined, Q = Schema | undefined, B = Schema | undefined> extends Common<N> {
   kind: "http";
   route: Route;
@@ -80,6 +94,7 @@ export interface HttpFunction<N extends readonly Need[] = readonly Need[], P = S
   /** Request headers that the handler reads, for OpenAPI. */
   headers?: Record<string, string>;
   replies: Record<number, Schema | null>;
+  documented?: Documented;
   /** What the admission script may look up in the same round trip, read from a body that is not yet trusted (task-submit only). */
   routeHint?(body: unknown): { plugin?: string; command?: string } | undefined;
   handle(args: HttpArguments<N, P, Q, B>): Promise<Reply>;

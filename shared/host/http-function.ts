@@ -10,6 +10,7 @@ import { childOf, traceIdOf, traceparentOf } from "../telemetry/trace.ts";
 import type { HttpFunction, Reply, RequestInfo, Schema } from "./declare.ts";
 import { authenticate, checkRate, checkScope, checkServiceToken, rateHeaders } from "./guard.ts";
 import { checkContentType, parseJson, readBytes } from "./request-body.ts";
+import { finishWithBody } from "./response-body.ts";
 import type { Runtime } from "./runtime.ts";
 import { required } from "./config.ts";
 
@@ -29,7 +30,6 @@ export function httpHandler(fn: HttpFunction, runtime: Runtime): (request: Reque
     let reply: Reply;
     runtime.requestStarted();
     try {
-      if (fn.body) checkDeclaredLength(request, maxBodyBytes);
       const hinted = fn.routeHint ? await readAhead(fn, request, info) : undefined;
       let caller: Caller | undefined;
       if (fn.scope === "service") caller = checkServiceToken(request.headers, required(runtime.config, "SERVICE_TOKEN"));
@@ -46,7 +46,8 @@ export function httpHandler(fn: HttpFunction, runtime: Runtime): (request: Reque
       }
       const params = fn.params ? parseParams(fn.params, rawParams) : undefined;
       const query = fn.query ? parseQuery(fn.query, request.url) : undefined;
-      if (fn.body && info.bodyBytes.byteLength === 0) info.bodyBytes = await readBytes(request, maxBodyBytes);
+      // A body can be read once, and an empty one was read as well.
+      if (fn.body && !request.bodyUsed) info.bodyBytes = await readBytes(request, maxBodyBytes);
       if (fn.body) checkContentType(request.headers);
       const body = fn.body ? parseBody(fn.body, hinted && "value" in hinted ? hinted.value : parseJson(info.bodyBytes)) : undefined;
       // The declaration's types tie `needs` and the schemas to the handler; here they are only data.
@@ -54,13 +55,11 @@ export function httpHandler(fn: HttpFunction, runtime: Runtime): (request: Reque
       reply = await fn.handle(args);
     } catch (error) {
       reply = replyToError(error, info.requestId, runtime, seen);
-    } finally {
-      runtime.requestFinished();
     }
     const ms = performance.now() - startedAt;
     runtime.metrics.requests.observe({ function: fn.name, status: String(reply.status) }, ms / 1000);
     runtime.log(reply.status >= 500 ? "error" : "info", "request finished", { ...seen, status: reply.status, duration_ms: Math.round(ms * 100) / 100 });
-    return toResponse(reply, info.requestId, runtime, limitHeaders);
+    return finishWithBody(toResponse(reply, info.requestId, runtime, limitHeaders), () => runtime.requestFinished());
   };
 }
 
@@ -93,12 +92,6 @@ function pathOf(url: string): string {
   return url.slice(start, end < 0 ? undefined : end);
 }
 
-function checkDeclaredLength(request: Request, maxBytes: number): void {
-  if (Number(request.headers.get("content-length") ?? 0) > maxBytes) {
-    throw new Refusal("PAYLOAD_TOO_LARGE", { message: `The body is larger than ${maxBytes} bytes.`, headers: { connection: "close" } });
-  }
-}
-
 /** Reads a small body early and looks in it for what the admission call may look up. What is wrong with it is said after the key was checked. */
 async function readAhead(fn: HttpFunction, request: Request, info: RequestInfo) {
   const length = Number(request.headers.get("content-length") ?? Number.POSITIVE_INFINITY);
@@ -123,7 +116,8 @@ function parseParams(schema: Schema, raw: Record<string, string>): unknown {
 function parseQuery(schema: Schema, url: string): unknown {
   const start = url.indexOf("?");
   const search = new URLSearchParams(start < 0 ? "" : url.slice(start));
-  const values: Record<string, string> = {};
+  // Without a prototype, so that `__proto__` and `constructor` are names like any other.
+  const values: Record<string, string> = Object.create(null);
   for (const [name, value] of search) {
     if (name in values) throw new Refusal("INVALID_INPUT", { message: `The query parameter ${name.slice(0, 60)} is given twice.` });
     if (value.includes("\0")) throw new Refusal("INVALID_INPUT", { message: "Query parameters must not contain NUL characters." });
@@ -132,7 +126,9 @@ function parseQuery(schema: Schema, url: string): unknown {
   return parse(schema, values, "The query");
 }
 
+/** valibot takes an array for an object whose members are all optional. */
 function parseBody(schema: Schema, value: unknown): unknown {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new Refusal("INVALID_INPUT", { message: "The body must be a JSON object." });
   return parse(schema, value, "The body");
 }
 

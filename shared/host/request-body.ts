@@ -3,7 +3,7 @@ import { Refusal } from "../errors.ts";
 
 const MAX_DEPTH = 64;
 const FORBIDDEN_KEYS = new Set(["__proto__", "constructor", "prototype"]);
-const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** The whole body; refuses what is larger, also when the length was not announced. */
 export async function readBytes(request: Request, maxBytes: number): Promise<Uint8Array> {
@@ -45,6 +45,7 @@ export function parseJson(bytes: Uint8Array): unknown {
   } catch {
     throw new Refusal("INVALID_INPUT", { message: "The body is not valid UTF-8." });
   }
+  if (text.startsWith("\ufeff")) throw new Refusal("INVALID_INPUT", { message: "The body begins with a byte order mark; send plain UTF-8." });
   let value: unknown;
   try {
     value = JSON.parse(text);

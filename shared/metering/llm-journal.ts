@@ -6,7 +6,7 @@ import { Refusal } from "../errors.ts";
 import type { MeteredUsage } from "./usage.ts";
 
 /** A call whose gateway gave no sign of life for this long is `unknown`. */
-export const SILENCE_MS = 15_000;
+const SILENCE_MS = 15_000;
 const BEAT_MS = 4_000;
 
 export interface CallToOpen {

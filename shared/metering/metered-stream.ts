@@ -4,6 +4,7 @@
  */
 import { failpoint } from "../failpoint.ts";
 import { endOfLastEvent, MessageReader } from "../models/message-stream.ts";
+import { CallStopped } from "./open-calls.ts";
 
 /** More than the longest answer; a stream that goes on for longer is broken off. */
 const MAX_STREAM_BYTES = 20 * 1024 * 1024;
@@ -17,7 +18,7 @@ export interface StreamEnd {
   broken(reader: MessageReader, cause: unknown): Promise<string>;
 }
 
-export class StreamCutShort extends Error {
+class StreamCutShort extends Error {
   override readonly name = "StreamCutShort";
 }
 
@@ -29,6 +30,7 @@ export function meteredStream(provider: ReadableStream<Uint8Array>, signal: Abor
   let waiting = Buffer.alloc(0);
   let total = 0;
   let isOver = false;
+  let breaking: Promise<void> | undefined;
 
   /** The next bytes that end with an event. */
   async function nextEvents(): Promise<Buffer> {
@@ -57,8 +59,8 @@ export function meteredStream(provider: ReadableStream<Uint8Array>, signal: Abor
       async pull(controller) {
         try {
           const events = await nextEvents();
-          if (isOver) return;
           FAILPOINT: await failpoint("llm.mid_stream");
+          if (isOver) return;
           reader.feed(events);
           if (!reader.isWhole && !reader.error) return controller.enqueue(events);
           isOver = true;
@@ -68,25 +70,31 @@ export function meteredStream(provider: ReadableStream<Uint8Array>, signal: Abor
           // The few bytes that follow the last event free the connection for the next call.
           void drain(chunks);
         } catch (error) {
-          if (isOver) controller.error(error);
+          // An error while the call is being settled has nothing more to settle.
+          if (isOver && !breaking) controller.error(error);
           else await breakOff(controller, error);
         }
       },
-      async cancel(reason) {
+      async cancel() {
         if (isOver) return;
         isOver = true;
-        await chunks.cancel(reason).catch(() => {});
-        await end.broken(reader, reason);
+        const stopped = new CallStopped("hung_up");
+        await chunks.cancel(stopped).catch(() => {});
+        await end.broken(reader, stopped);
       },
     },
     { highWaterMark: 0 },
   );
 
-  async function breakOff(controller: ReadableStreamDefaultController<Uint8Array>, cause: unknown): Promise<void> {
-    if (isOver) return;
+  function breakOff(controller: ReadableStreamDefaultController<Uint8Array>, cause: unknown): Promise<void> {
+    if (!isOver) breaking = sayBroken(controller, cause);
+    return breaking ?? Promise.resolve();
+  }
+
+  async function sayBroken(controller: ReadableStreamDefaultController<Uint8Array>, cause: unknown): Promise<void> {
     isOver = true;
     chunks.cancel(cause).catch(() => {});
-    const last = await end.broken(reader, signal.aborted ? signal.reason : cause);
+    const last = await end.broken(reader, cause);
     try {
       controller.enqueue(encoder.encode(last));
       controller.close();

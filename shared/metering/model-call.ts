@@ -13,16 +13,26 @@ import { Refusal } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { newId } from "../ids.ts";
 import { eventsOf, Message, type MessageReader } from "../models/message-stream.ts";
-import { BadRequest, errorEvent, errorResponse, errorTypeOf, type MessagesError, parseJson, type ReadRequest, readMessagesRequest } from "../models/messages-api.ts";
+import {
+  BadRequest,
+  errorEvent,
+  errorResponse,
+  errorTypeOf,
+  type MessagesError,
+  parseJson,
+  type ReadRequest,
+  readMessagesRequest,
+  writeMessagesRequest,
+} from "../models/messages-api.ts";
 import type { Upstream, UpstreamAnswer } from "../models/upstream.ts";
 import type { Signals } from "../redis/signals.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 import { readBounded } from "./bounded-body.ts";
 import { type OpenedCall, openCall } from "./llm-journal.ts";
 import { meteredStream } from "./metered-stream.ts";
-import { CallStopped, openCalls } from "./open-calls.ts";
+import { openCalls } from "./open-calls.ts";
 import { ceilingMicroUsd, PRICE_VERSION, UNPRICED_VERSION } from "./prices.ts";
-import { Settlement } from "./settlement.ts";
+import { Settlement, STOPPED } from "./settlement.ts";
 
 export interface ModelCallRequest {
   capability: Capability;
@@ -48,10 +58,12 @@ export async function callModel(request: ModelCallRequest, { db, upstream, signa
   const refuse = (error: MessagesError) => errorResponse({ requestId, ...error });
 
   let read: ReadRequest;
+  let outgoing: Buffer;
   const occurrence = v.safeParse(Occurrence, request.header("aau-occurrence"));
   try {
     if (!occurrence.success) throw new BadRequest("aau-occurrence: must be a number from 1");
     read = readMessagesRequest(bodyBytes);
+    outgoing = writeMessagesRequest({ ...read.body, model: upstream.resolveModel(read.body.model) });
   } catch (error) {
     if (error instanceof BadRequest) return refuse({ status: 400, type: "invalid_request_error", message: error.message, code: "INVALID_INPUT" });
     throw error;
@@ -60,8 +72,6 @@ export async function callModel(request: ModelCallRequest, { db, upstream, signa
   const id = newId("call");
   const node = request.header("aau-node") ?? "";
   const model = upstream.resolveModel(read.body.model);
-  // What was checked is what is sent: a body that two parsers read differently cannot carry anything past the checks.
-  const outgoing = Buffer.from(JSON.stringify({ ...read.body, model }));
   let opened: OpenedCall;
   try {
     opened = await openCall(db, capability, {
@@ -82,14 +92,26 @@ export async function callModel(request: ModelCallRequest, { db, upstream, signa
 
   const open = openCalls(db, signals).add(id, capability.task, capability.lease);
   const signal = AbortSignal.any([request.signal, open.signal]);
-  const settlement = new Settlement({ db, telemetry, capability, id, node: nodeName(node), model, charges: upstream.charges, requestBytes: outgoing.byteLength, usedBefore: Number(opened.tokens_used), release: () => open[Symbol.dispose]() });
+  const settlement = new Settlement({
+    db,
+    telemetry,
+    capability,
+    id,
+    node: nodeName(node),
+    model,
+    charges: upstream.charges,
+    requestBytes: outgoing.byteLength,
+    usedBefore: Number(opened.tokens_used),
+    signal,
+    release: () => open[Symbol.dispose](),
+  });
 
   FAILPOINT: await failpoint("llm.started");
   let answer: UpstreamAnswer;
   try {
     answer = await upstream.messages(outgoing, { headers: passedOn(request), signal });
   } catch (error) {
-    return refuse(await settlement.broken(null, signal.aborted ? signal.reason : error));
+    return refuse(await settlement.broken(null, error));
   }
   settlement.providerRequestId = answer.headers.get("request-id");
   try {
@@ -97,7 +119,7 @@ export async function callModel(request: ModelCallRequest, { db, upstream, signa
     if (answer.headers.get("content-type")?.startsWith("text/event-stream")) return streamOn(answer, signal, settlement, requestId);
     return await passMessage(answer, settlement, refuse);
   } catch (error) {
-    return refuse(await settlement.broken(null, signal.aborted ? signal.reason : error));
+    return refuse(await settlement.broken(null, error));
   }
 }
 
@@ -159,7 +181,10 @@ async function passError(answer: UpstreamAnswer, settlement: Settlement): Promis
   // Proxies before a provider answer with pages of their own; and a redirect would lead a plugin out of the platform.
   const status = answer.status >= 400 && answer.status <= 599 ? answer.status : 502;
   if (said.success && status === answer.status) return new Response(Buffer.from(bytes), { status, headers });
-  return new Response(JSON.stringify({ type: "error", error: { type: errorTypeOf(status), message: `The model's provider answered with status ${answer.status}.` } }), { status, headers });
+  return new Response(JSON.stringify({ type: "error", error: { type: errorTypeOf(status), message: `The model's provider answered with status ${answer.status}.` } }), {
+    status,
+    headers,
+  });
 }
 
 const ErrorBody = v.looseObject({ type: v.literal("error"), error: v.looseObject({ type: v.pipe(v.string(), v.maxLength(100)) }) });
@@ -172,11 +197,17 @@ function replay(opened: OpenedCall, capability: Capability, isStreamed: boolean,
   return new Response(events, { status: 200, headers: { ...headers, "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store" } });
 }
 
-const JOURNAL_AWAY: MessagesError = { status: 503, type: "api_error", message: "The platform cannot write this call down now, so it was not made.", code: "SERVICE_UNAVAILABLE", retryAfterSec: 1 };
+const JOURNAL_AWAY: MessagesError = {
+  status: 503,
+  type: "api_error",
+  message: "The platform cannot write this call down now, so it was not made.",
+  code: "SERVICE_UNAVAILABLE",
+  retryAfterSec: 1,
+};
 
 const REFUSALS: Record<Exclude<OpenedCall["outcome"], "proceed" | "replay">, MessagesError> = {
   in_flight: { status: 409, type: "api_error", message: "The same call is open; ask again for its answer.", code: "CONFLICT", retryAfterSec: 1 },
-  lease_lost: { status: 403, type: "permission_error", message: new CallStopped("lease_lost").message, code: "LEASE_LOST" },
-  cancelled: { status: 403, type: "permission_error", message: new CallStopped("cancelled").message, code: "CANCELLED" },
+  lease_lost: STOPPED.lease_lost,
+  cancelled: STOPPED.cancelled,
   over_cost: { status: 403, type: "permission_error", message: "This call could cost more than max_cost_usd leaves for the task.", code: "TOKEN_BUDGET_EXCEEDED" },
 };

@@ -4,17 +4,23 @@
  */
 import type { TenantDb } from "../db/database.ts";
 import type { Signals } from "../redis/signals.ts";
-import { type CallToStop, watchCalls } from "./llm-journal.ts";
+import { watchCalls } from "./llm-journal.ts";
 
 /** A cancel must reach the provider within a second, also without Redis. */
 const WATCH_MS = 700;
 
-/** Why a call was closed from our side. */
+const WHY = {
+  cancelled: "The task was cancelled.",
+  lease_lost: "Another executor has the task, or it is over.",
+  hung_up: "The plugin closed its connection, or this gateway is stopping.",
+} as const;
+
+/** Why a call was closed before the provider had answered. */
 export class CallStopped extends Error {
   override readonly name = "CallStopped";
-  readonly reason: CallToStop["reason"];
-  constructor(reason: CallToStop["reason"]) {
-    super(reason === "cancelled" ? "The task was cancelled." : "Another executor has the task, or it is over.");
+  readonly reason: keyof typeof WHY;
+  constructor(reason: keyof typeof WHY) {
+    super(WHY[reason]);
     this.reason = reason;
   }
 }

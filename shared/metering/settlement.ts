@@ -24,13 +24,18 @@ export interface CallToSettle {
   requestBytes: number;
   /** Tokens that the step had used before. */
   usedBefore: number;
+  /** What the provider's request was made with. */
+  signal: AbortSignal;
   /** Stops the watch over the call. */
   release(): void;
 }
 
-const STOPPED = {
+/** What a plugin is told about a call that was closed, or was not opened, for this reason. */
+export const STOPPED = {
   cancelled: { status: 403, type: "permission_error", code: "CANCELLED", message: new CallStopped("cancelled").message },
   lease_lost: { status: 403, type: "permission_error", code: "LEASE_LOST", message: new CallStopped("lease_lost").message },
+  // Whoever still listens then is the client of a gateway that stops, and may ask the next one.
+  hung_up: { status: 503, type: "api_error", code: "SERVICE_UNAVAILABLE", message: new CallStopped("hung_up").message, retryAfterSec: 1 },
 } as const satisfies Record<CallStopped["reason"], MessagesError>;
 
 const NOT_WRITTEN: MessagesError = {
@@ -94,10 +99,18 @@ export class Settlement {
 
   /** Journals a call that brought no whole answer, and says what the plugin is told. */
   async broken(reader: MessageReader | null, cause: unknown): Promise<MessagesError> {
-    const stopped = cause instanceof CallStopped ? cause.reason : isHangUp(cause) ? "hung_up" : null;
-    const trouble = troubleOf(cause);
+    const stopped = this.#stopOf(cause);
+    const trouble = stopped ? STOPPED[stopped] : troubleOf(cause);
     await this.failed(reader, stopped ? { type: "aborted", reason: stopped } : { type: "upstream_error", reason: trouble.type });
-    return cause instanceof CallStopped ? STOPPED[cause.reason] : trouble;
+    return trouble;
+  }
+
+  /** An abort shows as an error of whatever was waiting; the signal knows why. */
+  #stopOf(cause: unknown): CallStopped["reason"] | null {
+    const { signal } = this.#call;
+    const reason: unknown = signal.aborted ? signal.reason : cause;
+    if (reason instanceof CallStopped) return reason.reason;
+    return signal.aborted ? "hung_up" : null;
   }
 
   async #write(outcome: CallOutcome): Promise<ClosedCall["state"] | "lost" | "gone"> {
@@ -134,9 +147,4 @@ function tokensOf(usage: MeteredUsage | null): number {
   if (!usage) return 0;
   const { input, output, cacheWrite5m, cacheWrite1h, cacheRead } = usage.counts;
   return input + output + cacheWrite5m + cacheWrite1h + cacheRead;
-}
-
-/** The plugin closed its connection, or the host ends its requests: an abort that names no reason of ours. */
-function isHangUp(cause: unknown): boolean {
-  return cause === undefined || (cause instanceof Error && (cause.name === "AbortError" || cause.name === "ResponseAborted"));
 }

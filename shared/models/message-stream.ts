@@ -3,11 +3,14 @@ import { createParser } from "eventsource-parser";
 import * as v from "valibot";
 import { parseJson } from "./messages-api.ts";
 
-const Block = v.looseObject({ type: v.string() });
-type Block = v.InferOutput<typeof Block>;
-const JsonObject = v.record(v.string(), v.unknown());
+/** Checks without rebuilding: a rebuilt object has its keys in another order, and a plugin may send it back as a part of its next request. */
+const asItCame = <const S extends v.GenericSchema>(schema: S) => v.custom<v.InferOutput<S>>((value) => v.is(schema, value), "has not the expected shape");
 
-export const Message = v.looseObject({
+const Block = asItCame(v.looseObject({ type: v.string() }));
+type Block = v.InferOutput<typeof Block>;
+const JsonObject = asItCame(v.record(v.string(), v.unknown()));
+
+const MessageShape = v.looseObject({
   type: v.literal("message"),
   id: v.string(),
   model: v.string(),
@@ -16,6 +19,7 @@ export const Message = v.looseObject({
   stop_sequence: v.optional(v.nullable(v.string())),
   usage: v.optional(v.unknown()),
 });
+export const Message = asItCame(MessageShape);
 export type Message = v.InferOutput<typeof Message>;
 
 const Delta = v.variant("type", [
@@ -32,7 +36,7 @@ const StreamEvent = v.variant("type", [
   v.object({ type: v.literal("content_block_start"), index: Index, content_block: Block }),
   v.object({ type: v.literal("content_block_delta"), index: Index, delta: Delta }),
   v.object({ type: v.literal("content_block_stop"), index: Index }),
-  v.object({ type: v.literal("message_delta"), delta: v.looseObject({}), usage: v.optional(v.nullable(JsonObject)) }),
+  v.object({ type: v.literal("message_delta"), delta: JsonObject, usage: v.optional(v.nullable(JsonObject)) }),
   v.object({ type: v.literal("message_stop") }),
   v.object({ type: v.literal("error"), error: v.looseObject({ type: v.string() }) }),
 ]);
@@ -152,7 +156,10 @@ function unfold(block: Block): { start: Block; deltas: object[] } {
   if (block.type === "text") {
     const { citations, ...rest } = block;
     const quoted = Array.isArray(citations) ? citations.map((citation) => ({ type: "citations_delta", citation })) : [];
-    return { start: { ...rest, text: "", ...(citations === undefined ? {} : { citations: citations === null ? null : [] }) }, deltas: [{ type: "text_delta", text: asText(block.text) }, ...quoted] };
+    return {
+      start: { ...rest, text: "", ...(citations === undefined ? {} : { citations: citations === null ? null : [] }) },
+      deltas: [{ type: "text_delta", text: asText(block.text) }, ...quoted],
+    };
   }
   if (block.type === "thinking") {
     const deltas = [

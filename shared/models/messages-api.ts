@@ -13,11 +13,21 @@ const Request = v.looseObject({
   mcp_servers: v.optional(v.nullable(v.array(v.unknown()))),
   container: v.optional(v.unknown()),
 });
-export type MessagesRequest = v.InferOutput<typeof Request>;
+type MessagesRequest = v.InferOutput<typeof Request>;
 
 /** A request that the gateway does not pass on, in the words of the protocol. */
 export class BadRequest extends Error {
   override readonly name = "BadRequest";
+}
+
+/** The text that is sent on: what was checked, and nothing that another parser may read in a different way. */
+export function writeMessagesRequest(body: MessagesRequest): Buffer {
+  try {
+    return Buffer.from(JSON.stringify(body));
+  } catch (error) {
+    if (error instanceof RangeError) throw new BadRequest("The body is nested too deeply.");
+    throw error;
+  }
 }
 
 /** What the price of a request depends on besides its length. */
@@ -34,10 +44,12 @@ export interface ReadRequest {
 
 /** Throws BadRequest. */
 export function readMessagesRequest(bytes: Uint8Array): ReadRequest {
-  const parsed = v.safeParse(Request, parseJson(bytes));
+  const json = parseJson(bytes);
+  if (typeof json !== "object" || json === null || Array.isArray(json)) throw new BadRequest("The body must be a JSON object.");
+  const parsed = v.safeParse(Request, json);
   if (!parsed.success) {
     const [issue] = parsed.issues;
-    throw new BadRequest(`${v.getDotPath(issue) ?? "body"}: ${issue.path ? issue.message : "must be a JSON object"}`);
+    throw new BadRequest(`${v.getDotPath(issue)}: ${issue.received === "undefined" ? "is required" : issue.message.replace(/ but received .*$/s, "")}`);
   }
   const body = parsed.output;
   refuseWhatTheProviderWouldFetch(body);
@@ -122,8 +134,12 @@ export interface MessagesError {
   requestId?: string;
 }
 
-export function errorObject({ type, message, code, requestId }: MessagesError) {
-  return { type: "error", error: { type, message, ...(code === undefined ? {} : { details: { error_code: code } }) }, ...(requestId === undefined ? {} : { request_id: requestId }) };
+function errorObject({ type, message, code, requestId }: MessagesError) {
+  return {
+    type: "error",
+    error: { type, message, ...(code === undefined ? {} : { details: { error_code: code } }) },
+    ...(requestId === undefined ? {} : { request_id: requestId }),
+  };
 }
 
 export function errorResponse(error: MessagesError): Response {

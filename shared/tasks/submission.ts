@@ -23,6 +23,7 @@ const Attachment = v.pipe(
     content_base64: v.optional(v.pipe(v.string(), v.base64("must be base64"))),
     url: v.optional(v.pipe(v.string(), v.maxLength(2048), v.url("must be a URL"), v.startsWith("https://", "must be an https URL"))),
   }),
+  v.metadata({ oneOf: [{ required: ["content"] }, { required: ["content_base64"] }, { required: ["url"] }] }),
   v.check((a) => [a.content, a.content_base64, a.url].filter((x) => x !== undefined).length === 1, "give exactly one of content, content_base64 and url"),
 );
 
@@ -36,18 +37,21 @@ const Deadline = v.pipe(
 );
 
 export const Submission = v.strictObject({
-  command: v.pipe(v.string(), v.trim(), v.minLength(1, "must not be empty"), v.maxLength(MAX_COMMAND_LENGTH, `must have at most ${MAX_COMMAND_LENGTH} characters`)),
-  attachments: v.optional(v.pipe(v.array(Attachment), v.maxLength(20, "must have at most 20 entries")), []),
-  plugin: v.optional(PluginName),
-  conversation_id: v.optional(v.pipe(v.string(), v.regex(/^[A-Za-z0-9_-]{1,64}$/, "must be 1 to 64 of A-Z, a-z, 0-9, _ and -"))),
+  command: v.pipe(
+    v.string(),
+    v.trim(),
+    v.minLength(1, "must not be empty"),
+    v.maxLength(MAX_COMMAND_LENGTH, `must have at most ${MAX_COMMAND_LENGTH} characters`),
+    v.description("What should be done, in plain language."),
+  ),
+  attachments: v.optional(v.pipe(v.array(Attachment), v.maxLength(20, "must have at most 20 entries"), v.description("Files for the plugin, each as text, as base64 or as an https link.")), []),
+  plugin: v.optional(v.pipe(PluginName, v.description("Names the plugin; without it the platform finds the one that fits."))),
+  conversation_id: v.optional(v.pipe(v.string(), v.regex(/^[A-Za-z0-9_-]{1,64}$/, "must be 1 to 64 of A-Z, a-z, 0-9, _ and -"), v.description("Tasks with the same id belong to one conversation."))),
   priority: v.optional(v.picklist(["low", "normal", "high"], "must be low, normal or high"), "normal"),
-  max_cost_usd: v.optional(UsdAmount),
-  deadline: v.optional(Deadline),
+  max_cost_usd: v.pipe(v.optional(UsdAmount), v.description("The task stops before its model calls cost more than this.")),
+  deadline: v.pipe(v.optional(Deadline), v.description("The task fails when it has not ended by then; one hour from now unless said, at most 24 hours.")),
 });
 export type Submission = v.InferOutput<typeof Submission>;
-
-/** What is stored with the task: the part of a submission that the plugin sees. */
-export const TaskInput = v.object({ command: v.string(), attachments: v.array(v.looseObject({ name: v.string(), media_type: v.string() })) });
 
 export const IdempotencyKey = v.pipe(v.string(), v.regex(/^[\x21-\x7e]{1,255}$/));
 

@@ -1,4 +1,5 @@
 import type Anthropic from "@anthropic-ai/sdk";
+import { MessageStream } from "@anthropic-ai/sdk/lib/MessageStream";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { answer, blocks, hang, hold, toolUse } from "../support/scripted-provider.ts";
 import { ASK, openRig, type Rig, type RigOptions, type Servers, startServers } from "./llm-gateway-rig.ts";
@@ -20,12 +21,23 @@ const open = async (options?: RigOptions): Promise<Rig> => {
 
 describe("a call", () => {
   test("is answered with the provider's own bytes, and journalled with its usage and price", async () => {
-    const { client, journal, provider } = await open({ script: () => answer("Hello.", { usage: { input_tokens: 1_000, output_tokens: 200, cache_creation_input_tokens: 40, cache_read_input_tokens: 8 } }) });
+    const { client, journal, provider } = await open({
+      script: () => answer("Hello.", { usage: { input_tokens: 1_000, output_tokens: 200, cache_creation_input_tokens: 40, cache_read_input_tokens: 8 } }),
+    });
     const message = await client().messages.create(ASK, { headers: { "aau-node": "security%20scan" } });
     expect(message.content).toEqual([{ type: "text", text: "Hello." }]);
     const [row, ...more] = await journal();
     expect(more).toEqual([]);
-    expect(row).toMatchObject({ state: "done", call_no: 1, node: "security scan", model: "claude-sonnet-4-6", input_tokens: 1_000, output_tokens: 200, cache_write_tokens: 40, cache_read_tokens: 8 });
+    expect(row).toMatchObject({
+      state: "done",
+      call_no: 1,
+      node: "security scan",
+      model: "claude-sonnet-4-6",
+      input_tokens: 1_000,
+      output_tokens: 200,
+      cache_write_tokens: 40,
+      cache_read_tokens: 8,
+    });
     // 1000 × 3 + 200 × 15 + 40 × 3.75 + 8 × 0.3 = 6152.4 micro-USD, rounded up
     expect(row?.cost_micro_usd).toBe("6153");
     expect(row?.provider_request_id).toBe(provider.ledger[0]?.requestId);
@@ -34,7 +46,7 @@ describe("a call", () => {
 
   test("carries the platform's key to the provider, and never the plugin's token", async () => {
     const seen: Record<string, string | undefined>[] = [];
-    const { client, token } = await open({ script: ({ headers }) => (seen.push(headers), answer("ok")) });
+    const { client, token } = await open({ script: ({ headers }) => answer(`request ${seen.push(headers)}`) });
     await client().messages.create(ASK, { headers: { "anthropic-beta": "some-feature-2026-01-01", cookie: "plugin=1" } });
     expect(seen[0]).toMatchObject({ "x-api-key": "sk-ant-scripted", "anthropic-version": "2023-06-01", "anthropic-beta": "some-feature-2026-01-01" });
     expect(JSON.stringify(seen)).not.toContain(token().slice(0, 40));
@@ -46,7 +58,9 @@ describe("a call", () => {
     const key = token(task, { tokenBudget: 150 });
     const used: (string | null)[] = [];
     for (const content of ["first", "second"]) {
-      const { response } = await client(key).messages.create({ ...ASK, messages: [{ role: "user", content }] }).withResponse();
+      const { response } = await client(key)
+        .messages.create({ ...ASK, messages: [{ role: "user", content }] })
+        .withResponse();
       used.push(response.headers.get("aau-tokens-used"));
       expect(response.headers.get("aau-budget")).toBe("150");
     }
@@ -109,33 +123,39 @@ describe("a stream", () => {
   });
 
   test("is journalled before its last event reaches the plugin", async () => {
-    const { client, journal } = await open({ script: () => answer("one two three") });
-    const states: (string | undefined)[] = [];
+    const held = hold();
+    const { client, journal } = await open({ script: () => answer("one two three", { breakAfter: 1, breakBy: "pause", until: held.gone }) });
+    const states: Record<string, string | undefined> = {};
     for await (const event of await client().messages.create({ ...ASK, stream: true })) {
-      if (event.type === "content_block_delta" || event.type === "message_stop") states.push((await journal())[0]?.state);
+      if (event.type !== "content_block_delta" && event.type !== "message_stop") continue;
+      states[event.type] ??= (await journal())[0]?.state;
+      held.letGo();
     }
-    expect(states).toEqual(["started", "started", "started", "done"]);
+    expect(states).toEqual({ content_block_delta: "started", message_stop: "done" });
     expect(await journal()).toMatchObject([{ input_tokens: 100, output_tokens: 20, cost_micro_usd: "600" }]);
   });
 
   test("that is asked for again is told from the journal, and gives the same message", async () => {
     const { client, takeOver, token, provider } = await open({ script: () => blocks(content, { stopReason: "tool_use" }) });
-    const first = await client().messages.stream(ASK).finalMessage();
+    const first = await collect(await client().messages.create({ ...ASK, stream: true }));
     const retry = token(await takeOver());
-    const { data, response } = await client(retry).messages.create({ ...ASK, stream: true }).withResponse();
+    const { data, response } = await client(retry)
+      .messages.create({ ...ASK, stream: true })
+      .withResponse();
     expect(response.headers.get("aau-replayed")).toBe("true");
     const replayed = await collect(data);
-    expect(replayed).toEqual(first);
-    // The plugin's next request holds this block; another order of keys would make it another request, and be paid again.
-    expect(JSON.stringify(replayed.content[2])).toBe(JSON.stringify(first.content[2]));
+    expect(first.content).toMatchObject(content);
+    // The plugin's next request holds these blocks; another order of keys would make it another request, and be paid again.
+    expect(JSON.stringify(replayed)).toBe(JSON.stringify(first));
     expect(provider.ledger).toHaveLength(1);
   });
 
+  /** What the stock client makes of a stream. */
   async function collect(events: AsyncIterable<Anthropic.RawMessageStreamEvent>): Promise<Anthropic.Message> {
-    const { MessageReader } = await import("../../shared/models/message-stream.ts");
-    const reader = new MessageReader();
-    for await (const event of events) reader.feed(Buffer.from(`data: ${JSON.stringify(event)}\n\n`));
-    return JSON.parse(JSON.stringify(reader.message));
+    const lines = async function* () {
+      for await (const event of events) yield Buffer.from(`${JSON.stringify(event)}\n`);
+    };
+    return MessageStream.fromReadableStream(ReadableStream.from(lines())).finalMessage();
   }
 });
 
@@ -153,7 +173,13 @@ describe("a replay", () => {
 
   test("is for the same request of the same node, as often as it was made before", async () => {
     const { post, provider } = await open({ script: ({ call }) => answer(`answer ${call}`) });
-    const asks: Record<string, string>[] = [{ "aau-node": "a" }, { "aau-node": "b" }, { "aau-node": "a", "aau-occurrence": "2" }, { "aau-node": "a" }, { "aau-node": "a", "aau-occurrence": "2" }];
+    const asks: Record<string, string>[] = [
+      { "aau-node": "a" },
+      { "aau-node": "b" },
+      { "aau-node": "a", "aau-occurrence": "2" },
+      { "aau-node": "a" },
+      { "aau-node": "a", "aau-occurrence": "2" },
+    ];
     const texts: string[] = [];
     for (const headers of asks) texts.push(((await (await post(ASK, { headers })).json()) as Anthropic.Message).id);
     expect(texts).toEqual(["msg_scripted_1", "msg_scripted_2", "msg_scripted_3", "msg_scripted_1", "msg_scripted_3"]);
@@ -187,7 +213,9 @@ describe("money", () => {
   test("a call that could cost more than is left is refused before the provider hears of it", async () => {
     const { client, newTask, token, journal } = await open();
     const poor = await newTask({ maxCostMicroUsd: 15_000 });
-    const error = await client(token(poor)).messages.create(ASK).catch((reason: unknown) => reason);
+    const error = await client(token(poor))
+      .messages.create(ASK)
+      .catch((reason: unknown) => reason);
     expect(error).toMatchObject({ status: 403, type: "permission_error", errorCode: "TOKEN_BUDGET_EXCEEDED", message: expect.stringContaining("max_cost_usd") });
     expect(await journal(poor)).toEqual([]);
   });
@@ -200,11 +228,17 @@ describe("money", () => {
     await provider.arrived(1);
     const ceiling = Number((await journal(probe))[0]?.ceiling_micro_usd);
     const poor = await newTask({ maxCostMicroUsd: Math.floor(ceiling * 3.5) });
-    const many = Array.from({ length: 10 }, (_, index) => post(ASK, { token: token(poor), headers: { "aau-occurrence": String(index + 1) } }));
-    await provider.arrived(4);
+    const statuses: number[] = [];
+    const sevenRefused = hold();
+    const many = Array.from({ length: 10 }, async (_, index) => {
+      const { status } = await post(ASK, { token: token(poor), headers: { "aau-occurrence": String(index + 1) } });
+      if (statuses.push(status) === 7) sevenRefused.letGo();
+    });
+    await sevenRefused.gone;
+    expect(statuses).toEqual(Array.from({ length: 7 }, () => 403));
     release.letGo();
-    const statuses = (await Promise.all(many)).map((response) => response.status).sort();
-    expect(statuses).toEqual([200, 200, 200, 403, 403, 403, 403, 403, 403, 403]);
+    await Promise.all(many);
+    expect(statuses.slice(7)).toEqual([200, 200, 200]);
     await first;
     expect((await journal(poor)).reduce((sum, row) => sum + Number(row.cost_micro_usd), 0)).toBeLessThanOrEqual(ceiling * 3.5);
   });
@@ -255,8 +289,19 @@ describe("a request that is not passed on", () => {
     ["names no model", { ...ASK, model: undefined }, /model/],
     ["has no limit", { ...ASK, max_tokens: undefined }, /max_tokens/],
     ["has no messages", { ...ASK, messages: [] }, /messages/],
-    ["lets the provider fetch an address", { ...ASK, messages: [{ role: "user", content: [{ type: "image", source: { type: "url", url: "https://evil.example/?q=secret" } }] }] }, /content itself/],
-    ["hides an address in a tool's result", { ...ASK, messages: [{ role: "user", content: [{ type: "tool_result", tool_use_id: "t", content: [{ type: "document", source: { type: "url", url: "https://evil.example" } }] }] }] }, /content itself/],
+    [
+      "lets the provider fetch an address",
+      { ...ASK, messages: [{ role: "user", content: [{ type: "image", source: { type: "url", url: "https://evil.example/?q=secret" } }] }] },
+      /content itself/,
+    ],
+    [
+      "hides an address in a tool's result",
+      {
+        ...ASK,
+        messages: [{ role: "user", content: [{ type: "tool_result", tool_use_id: "t", content: [{ type: "document", source: { type: "url", url: "https://evil.example" } }] }] }],
+      },
+      /content itself/,
+    ],
     ["lets the provider search the web", { ...ASK, tools: [{ type: "web_search_20250305", name: "web_search" }] }, /tools.0/],
     ["connects the provider to a server", { ...ASK, mcp_servers: [{ type: "url", url: "https://evil.example" }] }, /mcp_servers/],
     ["asks for a speed that has another price", { ...ASK, speed: "fast" }, /speed/],
@@ -275,10 +320,12 @@ describe("a request that is not passed on", () => {
     expect(await response.json()).toMatchObject({ type: "error", error: { type: "request_too_large" } });
   });
 
-  test("is nested a hundred thousand levels deep, and is only the provider's trouble", async () => {
-    const { post } = await open({ script: () => answer("ok") });
-    const deep = `${'[{"type":"tool_result","content":'.repeat(3_000)}[]${"}]".repeat(3_000)}`;
-    expect((await post(`{"model":"m","max_tokens":1,"messages":[{"role":"user","content":${deep}}]}`)).status).toBe(200);
+  test("is nested so deeply that it could not be written again", async () => {
+    const { post } = await open();
+    const deep = `${'[{"type":"tool_result","content":'.repeat(100_000)}[]${"}]".repeat(100_000)}`;
+    const response = await post(`{"model":"m","max_tokens":1,"messages":[{"role":"user","content":${deep}}]}`);
+    expect(response.status).toBe(400);
+    expect(await response.text()).toContain("nested");
   });
 });
 
@@ -308,7 +355,14 @@ describe("the other doors", () => {
   test("embeddings come in the shape of their protocol", async () => {
     const { post } = await open();
     const response = await post({ input: ["ab", "cde"] }, { path: "/internal/llm/v1/embeddings" });
-    expect(await response.json()).toMatchObject({ object: "list", model: "scripted-embedding", data: [{ index: 0, embedding: [2, 1] }, { index: 1, embedding: [3, 1] }] });
+    expect(await response.json()).toMatchObject({
+      object: "list",
+      model: "scripted-embedding",
+      data: [
+        { index: 0, embedding: [2, 1] },
+        { index: 1, embedding: [3, 1] },
+      ],
+    });
   });
 
   test("embeddings are for executions that hold their task", async () => {

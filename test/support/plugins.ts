@@ -1,5 +1,6 @@
 /** Small plugins for tests; each does one thing that a test needs to see. */
 import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
+import type { InputEnvelope } from "../../shared/sdk/src/envelopes.ts";
 import { definePlugin, node } from "../../shared/sdk/src/index.ts";
 
 const State = Annotation.Root({ command: Annotation<string>(), text: Annotation<string>() });
@@ -9,8 +10,8 @@ const base = {
   category: "testing",
   estimatedLatency: "medium" as const,
   requiredScopes: ["context:read", "store:write", "store:read"],
-  start: (input: { task_description: string }) => ({ command: input.task_description }),
-  finish: (state: { text: string }) => ({ status: "success" as const, result: state.text, confidence: 0.9 }),
+  start: (input: InputEnvelope) => ({ command: input.task_description }),
+  finish: (state: typeof State.State) => ({ status: "success" as const, result: state.text, confidence: 0.9 }),
 };
 
 /** Answers with the command, and does nothing else. */
@@ -20,7 +21,10 @@ export const echo = definePlugin({
   description: "Says again what it was told, for tests.",
   capabilities: ["Echo the given words back.", "Repeat a sentence word for word."],
   graph: new StateGraph(State)
-    .addNode("repeat", node(async (state: typeof State.State) => ({ text: state.command })))
+    .addNode(
+      "repeat",
+      node(async (state: typeof State.State) => ({ text: state.command })),
+    )
     .addEdge(START, "repeat")
     .addEdge("repeat", END),
 });

@@ -2,6 +2,7 @@ import type Anthropic from "@anthropic-ai/sdk";
 import type { CompiledStateGraph, StateGraph } from "@langchain/langgraph";
 import * as v from "valibot";
 import { type ArtifactRef, ENVELOPE_VERSION, type InputEnvelope, type Warning } from "./envelopes.ts";
+import type { HealthStatus } from "./health.ts";
 import { Manifest } from "./manifest.ts";
 
 /**
@@ -50,14 +51,6 @@ export interface PluginResult {
   confidence: number;
   nextSteps?: string[];
 }
-
-export const HealthStatus = v.object({
-  status: v.picklist(["healthy", "degraded", "unhealthy"]),
-  /** Part by part, such as `{ github_api: "degraded" }`. */
-  components: v.record(v.string(), v.string()),
-  message: v.optional(v.nullable(v.string()), null),
-});
-export type HealthStatus = v.InferInput<typeof HealthStatus>;
 
 // biome-ignore lint/suspicious/noExplicitAny: LangGraph's graph types carry one parameter per node; the SDK only invokes the graph.
 export type PluginGraph<State> = StateGraph<any, State, any, any, any, any, any, any> | CompiledStateGraph<State, any, any, any, any, any, any>;

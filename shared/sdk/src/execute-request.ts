@@ -1,4 +1,5 @@
 /** Reads `POST /execute`: the headers that the platform sends, and a body that is bounded before it is parsed. */
+import type { IncomingHttpHeaders } from "node:http";
 import * as v from "valibot";
 import { ENVELOPE_VERSION, InputEnvelope } from "./envelopes.ts";
 
@@ -31,8 +32,8 @@ function describe(issue: v.BaseIssue<unknown>): string {
   return `${v.getDotPath(issue) ?? "body"}: expected ${issue.expected ?? issue.type}`;
 }
 
-export function readHeaders(request: Request): Read<ExecuteHeaders> {
-  const headers = v.safeParse(Headers, Object.fromEntries(request.headers));
+export function readHeaders(incoming: IncomingHttpHeaders): Read<ExecuteHeaders> {
+  const headers = v.safeParse(Headers, incoming);
   return headers.success ? { ok: true, value: headers.output } : invalid(describe(headers.issues[0]));
 }
 

@@ -1,7 +1,6 @@
 /** @aau/sdk: what a plugin is written with. `@aau/sdk/serve` runs it, `@aau/sdk/testing` tests it. */
 export {
   definePlugin,
-  HealthStatus,
   type NodeContext,
   type Plugin,
   type PluginDefinition,
@@ -11,5 +10,6 @@ export {
 } from "./define-plugin.ts";
 export type { ArtifactRef, Attachment, InputEnvelope, KnowledgeChunk, OutputEnvelope, Turn, Warning } from "./envelopes.ts";
 export { CallerMistake, ContentPolicyRefusal, GatewayError } from "./errors.ts";
+export { HealthStatus } from "./health.ts";
 export { Manifest } from "./manifest.ts";
 export { node } from "./node.ts";

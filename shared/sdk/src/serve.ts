@@ -5,13 +5,13 @@ import { setTimeout as wait } from "node:timers/promises";
 import { getRequestListener, type HttpBindings } from "@hono/node-server";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { type Context, Hono } from "hono";
-import * as v from "valibot";
-import { HealthStatus, type Plugin } from "./define-plugin.ts";
+import type { Plugin } from "./define-plugin.ts";
 import type { ExecutionEvent, InputEnvelope, OutputEnvelope } from "./envelopes.ts";
 import { Stopped } from "./errors.ts";
 import { type Ending, execute } from "./execute.ts";
 import { type ExecuteHeaders, readHeaders, readInput } from "./execute-request.ts";
 import { errorType } from "./failure.ts";
+import { askHealth } from "./health.ts";
 import { framesOf, type Log, logToStdout } from "./log.ts";
 
 export interface ServeOptions {
@@ -39,7 +39,6 @@ export interface PluginServer {
 }
 
 const ALIVE_MS = 5000;
-const HEALTH_TIMEOUT_MS = 5000;
 /** For executions that were told to stop to send their last line, and then for connections that never sent a request. */
 const STOP_GRACE_MS = 2000;
 const UNUSED_CONNECTION_MS = 100;
@@ -62,21 +61,6 @@ function portFrom(given: number | undefined): number {
 function requestIdOf(c: Context): string {
   const given = c.req.header("aau-request-id") ?? "";
   return /^[\w-]{1,128}$/.test(given) ? given : `req_${randomUUID()}`;
-}
-
-async function askHealth({ definition }: Plugin): Promise<HealthStatus> {
-  if (!definition.health) return { status: "healthy", components: {}, message: null };
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error("late")), HEALTH_TIMEOUT_MS);
-  });
-  try {
-    return v.parse(HealthStatus, await Promise.race([Promise.resolve(definition.health()), late]));
-  } catch {
-    return { status: "unhealthy", components: {}, message: "The plugin's own health check failed." };
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 /** Everything about one running service; `serve` below gives it a socket. */
@@ -102,10 +86,8 @@ class PluginService {
     this.app.get("/manifest", (c) => c.json(plugin.manifest));
     this.app.get("/health/liveness", (c) => c.text("ok"));
     this.app.get("/health/readiness", (c) => (this.#isDraining ? c.text("draining", 503) : c.text("ok")));
-    this.app.get("/health", async (c) => {
-      const health = await askHealth(plugin);
-      return c.json(health, health.status === "unhealthy" ? 503 : 200);
-    });
+    // 200 in any case: the answer is the report, and readiness is asked elsewhere.
+    this.app.get("/health", async (c) => c.json(await askHealth(plugin)));
     this.app.get("/metrics", (c) => c.text(this.#metrics(), 200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" }));
     this.app.notFound((c) => this.#refuse(c, 404, "NOT_FOUND", "There is nothing at this path."));
     this.app.onError((error, c) => {
@@ -116,10 +98,6 @@ class PluginService {
 
   #refuse(c: Context, status: 404 | 413 | 422 | 500 | 503, code: string, message: string, headers: Record<string, string> = {}): Response {
     return c.json({ error: { code, message, request_id: requestIdOf(c) } }, status, headers);
-  }
-
-  #refuseDraining(c: Context): Response {
-    return this.#refuse(c, 503, "PLUGIN_UNAVAILABLE", "The plugin's process is being stopped.", { "retry-after": "1", connection: "close" });
   }
 
   #metrics(): string {
@@ -136,15 +114,16 @@ class PluginService {
 
   async #answerExecute(c: Context<{ Bindings: HttpBindings }>): Promise<Response> {
     const { incoming, outgoing } = c.env;
-    if (this.#isDraining) return this.#refuseDraining(c);
-    const headers = readHeaders(c.req.raw);
+    const headers = readHeaders(incoming.headers);
     if (!headers.ok) return this.#refuse(c, headers.status, headers.code, headers.message);
     const input = await readInput(incoming, incoming.headers["content-length"]);
     // What is left of a refused body would be read as the next request.
     if (!input.ok) return this.#refuse(c, input.status, input.code, input.message, input.status === 413 ? { connection: "close" } : {});
 
-    // The drain may have begun while the body came in.
-    if (this.#isDraining) return this.#refuseDraining(c);
+    // Asked after the body has come in, for the drain may have begun meanwhile.
+    if (this.#isDraining) {
+      return this.#refuse(c, 503, "PLUGIN_UNAVAILABLE", "The plugin's process is being stopped.", { "retry-after": "1", connection: "close" });
+    }
 
     const stop = new AbortController();
     const onClose = () => {
@@ -172,7 +151,6 @@ class PluginService {
     };
     holdForThisTurn();
     outgoing.writeHead(200, { "content-type": "application/x-ndjson", "cache-control": "no-store", "aau-request-id": requestId });
-    outgoing.flushHeaders();
     const alive = setInterval(() => outgoing.write(line({ type: "alive" })), ALIVE_MS);
     const startedAt = performance.now();
     const about = { task_id: input.task_id, tenant_id: input.context.tenant_id, request_id: requestId };

@@ -4,35 +4,16 @@ import { createInterface } from "node:readline";
 import { Readable } from "node:stream";
 import * as v from "valibot";
 import type { Plugin } from "../define-plugin.ts";
-import { type Attachment, ENVELOPE_VERSION, ExecutionEvent, type InputEnvelope, type KnowledgeChunk, OutputEnvelope, type Turn } from "../envelopes.ts";
+import { ExecutionEvent, type InputEnvelope, OutputEnvelope } from "../envelopes.ts";
 import type { LogLine } from "../log.ts";
 import { type PluginServer, serve } from "../serve.ts";
 import type { ModelCall, ModelScript } from "./model-script.ts";
 import { type Holder, PlatformStandIn, type RecordedCall, type RecordedModelCall, type StoredArtifact } from "./platform-stand-in.ts";
+import { inputOf, type RunOptions } from "./run-options.ts";
 
 export interface HarnessOptions {
   /** What the model answers. Without it the plugin runs as on a platform that has no provider's key. */
   model?: ModelScript;
-}
-
-export interface RunOptions {
-  task: string;
-  /** Default `test-tenant-1`. */
-  tenantId?: string;
-  userId?: string | null;
-  taskId?: string;
-  userProfile?: Record<string, unknown>;
-  history?: Turn[];
-  knowledge?: KnowledgeChunk[];
-  pluginConfig?: Record<string, unknown>;
-  /** As the tenant has set them; the platform passes on only those that the manifest declares. */
-  secrets?: Record<string, string>;
-  attachments?: Attachment[];
-  priority?: "low" | "normal" | "high";
-  sourcePlugin?: string;
-  deadline?: Date;
-  /** Aborting it hangs up, as the platform does when the task is cancelled. `run` then rejects. */
-  signal?: AbortSignal;
 }
 
 /** One run, with everything that was seen of it from outside. */
@@ -184,7 +165,10 @@ export class PluginHarness implements AsyncDisposable {
   assertTokensWithinBudget(): void {
     const { token_budget: budget } = this.#plugin.manifest;
     for (const { input, modelCalls } of this.runs) {
-      const used = modelCalls.reduce((sum, { usage }) => sum + (usage ? usage.input_tokens + usage.output_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens : 0), 0);
+      const used = modelCalls.reduce(
+        (sum, { usage }) => sum + (usage ? usage.input_tokens + usage.output_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens : 0),
+        0,
+      );
       assert(used <= budget, `task ${input.task_id} used ${used} tokens of a budget of ${budget}`);
     }
   }
@@ -218,7 +202,11 @@ export class PluginHarness implements AsyncDisposable {
       assert(envelope.success, `the output of task ${input.task_id} is not an OutputEnvelope: ${envelope.issues?.[0].message}`);
       const { task_id, status, error, error_code, error_cause } = envelope.output.envelope;
       assert.equal(task_id, input.task_id);
-      assert.equal(status === "failed", Boolean(error && error_code && error_cause), `the output of task ${input.task_id} must say why it failed, and only then`);
+      assert.equal(
+        status === "failed",
+        Boolean(error && error_code && error_cause),
+        `the output of task ${input.task_id} must say why it failed, and only then`,
+      );
     }
   }
 
@@ -234,31 +222,7 @@ export class PluginHarness implements AsyncDisposable {
 }
 
 function marksOf({ task_id, task_description, context }: InputEnvelope): string[] {
-  return [context.tenant_id, context.user_id ?? "", task_id, task_description, ...Object.values(context.secrets)].filter(({ length }) => length >= MIN_MARK_CHARS);
-}
-
-function inputOf({ manifest }: Plugin, options: RunOptions): InputEnvelope {
-  const declared = Object.entries(options.secrets ?? {}).filter(([name]) => manifest.required_secret_names.includes(name));
-  return {
-    task_id: options.taskId ?? `task_${randomUUID()}`,
-    task_description: options.task,
-    envelope_version: ENVELOPE_VERSION,
-    context: {
-      tenant_id: options.tenantId ?? "test-tenant-1",
-      user_id: options.userId ?? null,
-      user_profile: options.userProfile ?? {},
-      conversation_history: options.history ?? [],
-      org_knowledge_chunks: options.knowledge ?? [],
-      plugin_config: options.pluginConfig ?? {},
-      secrets: Object.fromEntries(declared),
-    },
-    metadata: {
-      source_channel: "api",
-      priority: options.priority ?? "normal",
-      source_plugin: options.sourcePlugin ?? null,
-      correlation_id: `cor_${randomUUID()}`,
-      timestamp: new Date().toISOString(),
-    },
-    attachments: options.attachments ?? [],
-  };
+  return [context.tenant_id, context.user_id ?? "", task_id, task_description, ...Object.values(context.secrets)].filter(
+    ({ length }) => length >= MIN_MARK_CHARS,
+  );
 }

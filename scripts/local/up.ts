@@ -1,0 +1,91 @@
+/**
+ * `npm run up`: makes or finds the parts, starts everything, does the main job once, and stays until Ctrl-C.
+ *
+ * `--once` stops after the first task, with exit code 0 or 1. `--isolated` runs every function as a process of its own from its
+ * production bundle, the way Knative does.
+ */
+import { parseArgs } from "node:util";
+import { openDatabase } from "../../shared/db/database.ts";
+import { ConfigError, readConfig } from "../../shared/host/config.ts";
+import { migrate } from "../migrate.ts";
+import { seed } from "../seed.ts";
+import { runFirstTask } from "./first-task.ts";
+import { openHome, platformSecrets } from "./home.ts";
+import { findParts } from "./parts.ts";
+import { startPlatform } from "./processes.ts";
+import { bold, cyan, dim, green, red, yellow } from "./terminal.ts";
+
+const { values: flags } = parseArgs({ options: { once: { type: "boolean", default: false }, isolated: { type: "boolean", default: false } } });
+const print = (line: string) => console.log(line);
+const stack: { name: string; stop(): Promise<unknown> }[] = [];
+let stopping = false;
+
+async function shutDown(code: number): Promise<never> {
+  if (!stopping) {
+    stopping = true;
+    for (const part of stack.reverse()) await part.stop().catch((error: unknown) => console.error(red(`${part.name}: ${error instanceof Error ? error.message : error}`)));
+  }
+  process.exit(code);
+}
+
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.on(signal, () => {
+    if (stopping) return;
+    print(dim("\nStopping …"));
+    void shutDown(flags.once ? 130 : 0);
+  });
+}
+
+try {
+  const startedAt = performance.now();
+  const port = Number(process.env.AAU_PORT ?? 8080);
+  if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new ConfigError("AAU_PORT must be a port number.");
+  const home = openHome(process.env.AAU_HOME ?? ".aau");
+  print(bold("AI Agents Universe"));
+
+  const parts = await findParts(home, process.env, (part) => stack.push(part));
+  for (const { name, about } of parts.list) print(`  ${green("✓")} ${name.padEnd(12)} ${dim(about)}`);
+  const applied = await migrate(parts.env.DATABASE_URL ?? "");
+  print(`  ${green("✓")} ${"migrations".padEnd(12)} ${dim(applied.length === 0 ? "up to date" : applied.join(", "))}`);
+
+  const env: Record<string, string | undefined> = { ...parts.env, ...platformSecrets(home), PUBLIC_URL: `http://127.0.0.1:${port}` };
+  readConfig(env);
+  const platform = await startPlatform({ home, env, port, isolated: flags.isolated, onStart: (part) => stack.push(part) });
+  for (const { name, about } of platform.list) print(`  ${green("✓")} ${name.padEnd(12)} ${dim(about)}`);
+
+  const db = await openDatabase({ url: env.DATABASE_URL ?? "", driver: env.DATABASE_DRIVER === "neon" ? "neon" : "pg", poolSize: 1 });
+  const keys = await seed(db, home, platform.plugins).finally(() => db.close());
+  const adminKey = keys["test-tenant-1"]?.admin_key ?? "";
+  print(`  ${green("✓")} ${"tenants".padEnd(12)} ${dim(`${Object.keys(keys).join(", ")}; keys in ${home.path("keys.json")}`)}`);
+  print(`  ${parts.hasModel ? green("✓") : yellow("!")} ${"models".padEnd(12)} ${parts.hasModel ? dim(parts.models) : yellow(parts.models)}`);
+  print(dim(`  ready in ${((performance.now() - startedAt) / 1000).toFixed(1)} s\n`));
+
+  const taskId = await runFirstTask(platform.url, adminKey, print);
+  if (flags.once) await shutDown(taskId ? 0 : 1);
+  print(whatNext(platform.url, adminKey, taskId));
+} catch (error) {
+  if (!stopping) {
+    console.error(red(error instanceof Error ? error.message : String(error)));
+    if (error instanceof Error && error.cause instanceof Error) console.error(dim(error.cause.message));
+    await shutDown(1);
+  }
+}
+
+function whatNext(url: string, key: string, taskId: string | null): string {
+  const auth = `-H "Authorization: Bearer ${key}"`;
+  return [
+    "",
+    bold("Try next"),
+    dim("  the review as a file"),
+    cyan(`  curl -sL ${auth} ${url}/v1/tasks/${taskId ?? "TASK"}/artifacts/review.md`),
+    dim("  a review of your own change, waiting for the answer"),
+    cyan(`  curl -s ${auth} -H "Content-Type: application/json" -H "Prefer: wait=25" ${url}/v1/tasks \\`),
+    cyan(
+      `    -d '{"command": "Review this change", "attachments": [{"name": "app.js", "media_type": "text/javascript", "content": "app.get(\\"/run\\", (q, r) => r.send(eval(q.query.code)))"}]}'`,
+    ),
+    dim("  your tasks"),
+    cyan(`  curl -s ${auth} "${url}/v1/tasks?limit=5"`),
+    "",
+    `${dim("API")} ${url}/docs   ${dim("logs")} .aau/logs   ${dim("stop")} Ctrl-C`,
+  ].join("\n");
+}

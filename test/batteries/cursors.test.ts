@@ -1,0 +1,93 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
+import { echo } from "../support/plugins.ts";
+import { addressOf, byName, GUARDED, operationOf, pathOf } from "./declared.ts";
+import { expectRefusal } from "./refusal.ts";
+import { expectNothingWritten } from "./row-counts.ts";
+
+const LISTS = GUARDED.filter((fn) => (operationOf(fn).parameters ?? []).some((p) => p.name === "cursor"));
+
+let platform: TestPlatform;
+let own: TestTenant;
+let foreign: TestTenant;
+beforeAll(async () => {
+  platform = await startTestPlatform({ plugins: [echo], withBridge: false });
+  [own, foreign] = [await platform.tenant(), await platform.tenant()];
+  for (const tenant of [own, foreign]) {
+    for (let i = 0; i < 3; i++) {
+      await tenant.mintKey();
+      await tenant.api("POST", "/v1/tasks", { command: `number ${i}`, plugin: "echo" });
+    }
+  }
+});
+afterAll(() => platform?.stop());
+
+async function firstCursor(tenant: TestTenant, path: string, filter = ""): Promise<string> {
+  const page = await tenant.api("GET", `${path}?limit=1${filter}`);
+  expect(page.body.next_cursor).toEqual(expect.any(String));
+  return page.body.next_cursor;
+}
+
+describe.each(byName(LISTS))("%s", (_, fn) => {
+  const path = pathOf(fn);
+  const open = (cursor: string, rest = "") => own.api(addressOf(fn).method, `${path}?limit=1&cursor=${encodeURIComponent(cursor)}${rest}`);
+
+  it("goes on with its own cursor, as often as it is sent", async () => {
+    const cursor = await firstCursor(own, path);
+    const [first, again] = [await open(cursor), await open(cursor)];
+    expect(first.status).toBe(200);
+    expect(again.body).toEqual(first.body);
+  });
+
+  it("refuses every cursor that it did not make for this tenant, this list and these filters", async () => {
+    const cursor = await firstCursor(own, path);
+    const bytes = Buffer.from(cursor, "base64url");
+    const flipped = Array.from({ length: bytes.length }, (_, at) => {
+      const copy = Buffer.from(bytes);
+      copy[at] = (copy[at] ?? 0) ^ 1;
+      return copy.toString("base64url");
+    });
+    const others = await Promise.all(LISTS.filter((other) => other !== fn).map((other) => firstCursor(own, pathOf(other))));
+    const wrong = [
+      ...flipped,
+      ...others,
+      await firstCursor(foreign, path),
+      "",
+      "x",
+      "null",
+      "0",
+      cursor.slice(0, -1),
+      `${cursor}A`,
+      `${cursor}AAAA`,
+      `${cursor}!`,
+      ` ${cursor}`,
+      `${cursor}=`,
+      cursor.slice(0, 8),
+      "A".repeat(512),
+      "A".repeat(513),
+      "%00",
+      "'--",
+      "\u{1f600}",
+    ];
+    await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
+      for (const text of wrong) expectRefusal(await open(text), "INVALID_INPUT", text);
+    });
+  });
+
+  it("refuses limits that are none", async () => {
+    for (const limit of ["0", "-1", "101", "1000", "1.5", "1e2", "ten", "", "0x10", "%2010", "٣"]) {
+      expectRefusal(await own.api(addressOf(fn).method, `${path}?limit=${limit}`), "INVALID_INPUT", limit);
+    }
+  });
+});
+
+it("a cursor of task-list belongs to its filters", async () => {
+  const cursor = await firstCursor(own, "/v1/tasks", "&plugin=echo");
+  expect((await own.api("GET", `/v1/tasks?limit=1&plugin=echo&cursor=${cursor}`)).status).toBe(200);
+  for (const filter of ["", "&plugin=other", "&plugin=echo&status=queued", "&status=queued"])
+    expectRefusal(await own.api("GET", `/v1/tasks?limit=1${filter}&cursor=${cursor}`), "INVALID_INPUT", filter);
+});
+
+it("there are lists to hold to this", () => {
+  expect(LISTS.length).toBeGreaterThanOrEqual(2);
+});
