@@ -38,6 +38,8 @@ export interface DatabaseOptions {
   url: string;
   driver: "pg" | "neon";
   poolSize: number;
+  /** For a free connection, opening one included; 3 seconds unless said. */
+  waitMs?: number;
   /** Neon's WebSocket proxy and TLS switches, for local tests of that driver. */
   neon?: (config: typeof import("@neondatabase/serverless")["neonConfig"]) => void;
 }
@@ -71,11 +73,11 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   };
 }
 
-async function openPool({ url, driver, poolSize, neon }: DatabaseOptions): Promise<Pool> {
+async function openPool({ url, driver, poolSize, waitMs = CONNECT_TIMEOUT_MS, neon }: DatabaseOptions): Promise<Pool> {
   const settings: PoolConfig = {
     connectionString: url,
     max: poolSize,
-    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    connectionTimeoutMillis: waitMs,
     idleTimeoutMillis: 30_000,
     query_timeout: STATEMENT_TIMEOUT_MS,
     keepAlive: true,

@@ -4,6 +4,7 @@ import { badOf, describeBad } from "./load.ts";
 import type { LoadJob, LoadReport } from "./load-job.ts";
 import noop from "./functions/plugins/bench-noop/bench-noop.ts";
 import type { Part } from "./part.ts";
+import type { Started } from "./node-process.ts";
 import type { Stage } from "./stage.ts";
 
 const TASKS = 2_000;
@@ -16,6 +17,7 @@ interface Contender {
   job: Pick<LoadJob, "url" | "expect" | "untilDone">;
   headers: Record<string, string>;
   rows: string;
+  processes: readonly Started[];
 }
 
 async function jobOf(stage: Stage, contender: Contender, count: number): Promise<LoadReport> {
@@ -53,16 +55,22 @@ export const chain: Part = {
         job: { url: floor[0]?.url ?? "", expect: { status: 202 }, untilDone: { by: "stream", redisUrl: stage.env.REDIS_URL ?? "", stream: "floor:results" } },
         headers: {},
         rows: "floor_tasks",
+        processes: floor,
       },
-      { name: "Prefer: wait", job: { url: submit.url, expect: { status: 200, contains: '"status":"success"' } }, headers: { prefer: "wait=25" }, rows: "tasks" },
-      { name: "202, then long poll", job: { url: submit.url, expect: { status: 202 }, untilDone: { by: "poll", url: poll.url } }, headers: {}, rows: "tasks" },
+      { name: "Prefer: wait", job: { url: submit.url, expect: { status: 200, contains: '"status":"success"' } }, headers: { prefer: "wait=25" }, rows: "tasks", processes: ours },
+      { name: "202, then long poll", job: { url: submit.url, expect: { status: 202 }, untilDone: { by: "poll", url: poll.url } }, headers: {}, rows: "tasks", processes: ours },
     ];
     const lost: string[] = [];
+    const spent = new Map<Contender, string>();
     const reports = new Map<Contender, LoadReport[]>(contenders.map((contender) => [contender, []]));
 
     async function round(contender: Contender, count: number): Promise<LoadReport> {
       await stage.clear();
+      const meters = await Promise.all([stage.meter([]), ...contender.processes.map((process) => stage.meter([process]))]);
       const report = await jobOf(stage, contender, count);
+      const [servers, ...own] = await Promise.all(meters.map((read) => read()));
+      const each = (ms: number) => whole((ms * 1000) / count);
+      spent.set(contender, `${contender.name}: ${contender.processes.map((process, i) => `${process.name} ${each(own[i]?.processes ?? 0)}`).join(", ")}, postgres ${each(servers?.postgres ?? 0)}, redis ${each(servers?.redis ?? 0)}`);
       if (badOf(report) > 0) lost.push(`${contender.name}: ${describeBad(report)}`);
       const { rows } = await stage.db.query(`SELECT count(*)::int AS count FROM ${contender.rows} WHERE status = 'success'`);
       if (report.good !== count || rows[0].count !== count) lost.push(`${contender.name}: of ${count} tasks the client saw ${report.good} results, PostgreSQL holds ${rows[0].count}`);
@@ -84,6 +92,7 @@ export const chain: Part = {
     });
     print(table(["", "median", "of floor", "submit p50", "p99", "done p50", "p99", "results"], rows));
     print(`  target: 600 tasks/s where the floor chain does 620. Memory at most: ${ours.map((p) => `${p.name} ${whole(p.peakKib() / 1024)}`).join(", ")} MiB.`);
+    for (const text of spent.values()) print(`  processor time a task in µs, last round; ${text}`);
     for (const process of [...floor, ...ours].reverse()) await process.stop();
     return lost;
   },

@@ -28,7 +28,11 @@ export const inFlight: Part = {
     const plugin = await stage.start("bench-wait");
     await stage.register(wait, plugin.url);
     await stage.clear();
-    const execute = await stage.start("task-execute");
+    const execute = await stage.start("task-execute", {
+      // Ten thousand claims come at once: they wait for their turn, and a heartbeat every 20 s is enough for work of 2 s.
+      DATABASE_WAIT_MS: "60000",
+      TASK_LEASE_MS: "120000",
+    });
     const submit = await stage.start("task-submit");
     const poll = await stage.start("task-poll");
     const bridge = await stage.start("bridge", { FUNCTION_URLS: `task-execute=${execute.url}`, BRIDGE_IN_FLIGHT: String(MOST_OPEN) });

@@ -136,9 +136,20 @@ class PluginService {
     return RESPONSE_ALREADY_SENT;
   }
 
-  /** Writes to the socket itself: every event is one small chunk that leaves at once, and the last one ends the answer. */
+  /** Writes to the socket itself: the events of one turn of the event loop leave together, at its end, and the last one ends the answer. */
   async #run(outgoing: ServerResponse, input: InputEnvelope, headers: ExecuteHeaders, requestId: string, signal: AbortSignal): Promise<void> {
     const line = (event: ExecutionEvent) => `${JSON.stringify(event)}\n`;
+    let isHeld = false;
+    const holdForThisTurn = () => {
+      if (isHeld) return;
+      isHeld = true;
+      outgoing.cork();
+      setImmediate(() => {
+        isHeld = false;
+        if (!outgoing.writableEnded) outgoing.uncork();
+      });
+    };
+    holdForThisTurn();
     outgoing.writeHead(200, { "content-type": "application/x-ndjson", "cache-control": "no-store", "aau-request-id": requestId });
     const alive = setInterval(() => outgoing.write(line({ type: "alive" })), ALIVE_MS);
     const startedAt = performance.now();
@@ -157,7 +168,10 @@ class PluginService {
           trace: { "aau-request-id": requestId, ...(headers.traceparent && { traceparent: headers.traceparent }) },
           onNodeEnd: (node, duration_ms, outcome) => this.#log({ level: "info", message: `Node ${outcome}`, ...about, node, duration_ms }),
         },
-        (event) => outgoing.write(line(event)),
+        (event) => {
+          holdForThisTurn();
+          outgoing.write(line(event));
+        },
       );
       const { envelope, thrown } = ending;
       this.#totals[envelope.status] += 1;
