@@ -10,14 +10,16 @@ const COMMAND_TIMEOUT_MS = 250;
 class PatientRedis extends Redis {
   readonly #timeoutMs: number | undefined;
 
-  constructor(url: string, options: RedisOptions) {
+  constructor(url: string, options: Omit<RedisOptions, "replyMapping">) {
     super(url, { ...options, commandTimeout: undefined });
     this.#timeoutMs = options.commandTimeout;
   }
 
   override sendCommand(command: Command, stream?: Parameters<Redis["sendCommand"]>[1]): unknown {
     if (this.#timeoutMs !== undefined) {
-      const giveUp = () => command.reject(new Error("Command timed out"));
+      const giveUp = () => {
+        if (!command.isSettled) command.reject(new Error("Command timed out"));
+      };
       const timer = setTimeout(() => setImmediate(giveUp), this.#timeoutMs);
       const stop = () => clearTimeout(timer);
       command.promise.then(stop, stop);
