@@ -19,7 +19,9 @@ class PatientRedis extends Redis {
 
   override sendCommand(command: Command, stream?: Parameters<Redis["sendCommand"]>[1]): unknown {
     if (this.#timeoutMs !== undefined) {
-      const giveUp = () => command.reject(new Error("Command timed out"));
+      const giveUp = () => {
+        if (!command.isSettled) command.reject(new Error("Command timed out"));
+      };
       const timer = setTimeout(() => setImmediate(giveUp), this.#timeoutMs);
       const stop = () => clearTimeout(timer);
       command.promise.then(stop, stop);
