@@ -65,6 +65,7 @@ export function httpHandler(fn: HttpFunction, runtime: Runtime): (request: Reque
 
 export function requestInfo(request: Request, runtime: Runtime): RequestInfo {
   const given = request.headers.get("x-request-id");
+  let signal: AbortSignal | undefined;
   return {
     requestId: given && CALLER_REQUEST_ID.test(given) ? given : newRequestId(),
     traceparent: childOf(traceparentOf(request.headers.get("traceparent"))),
@@ -72,7 +73,11 @@ export function requestInfo(request: Request, runtime: Runtime): RequestInfo {
     path: pathOf(request.url),
     // Made when it is asked for: few handlers wait for anything, and a signal costs as much as the key's look-up.
     get signal() {
-      return request.signal;
+      signal ??= request.signal;
+      return signal;
+    },
+    set signal(given) {
+      signal = given;
     },
     draining: runtime.draining,
     admitToPlugin: () => Promise.reject(new Error("only a request with a key has a plugin's rate window")),
