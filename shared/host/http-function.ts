@@ -59,7 +59,11 @@ export function httpHandler(fn: HttpFunction, runtime: Runtime): (request: Reque
     const ms = performance.now() - startedAt;
     runtime.metrics.requests.observe({ function: fn.name, status: String(reply.status) }, ms / 1000);
     runtime.log(reply.status >= 500 ? "error" : "info", "request finished", { ...seen, status: reply.status, duration_ms: Math.round(ms * 100) / 100 });
-    return finishWithBody(toResponse(reply, info.requestId, runtime, limitHeaders), () => runtime.requestFinished());
+    const response = toResponse(reply, info.requestId, runtime, limitHeaders);
+    // Looking at the body of a light response would make it a heavy one; only a stream has a later end.
+    if (reply.raw instanceof ReadableStream) return finishWithBody(response, () => runtime.requestFinished());
+    runtime.requestFinished();
+    return response;
   };
 }
 
