@@ -21,10 +21,10 @@ export default http({
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, body, caller, db, redis }) {
-    const rotated = await rotateApiKey(db, caller.tenantId, params.id, body.grace_seconds, caller.scopes);
+    const rotated = await rotateApiKey(db, caller.tenantId, params.id, body.grace_seconds, caller);
     if (rotated === null) throw new Refusal("NOT_FOUND", { message: "There is no such key." });
     if (rotated === "over") throw new Refusal("CONFLICT", { message: "The key is revoked, expired, or was rotated before." });
-    if (rotated === "excess") throw new Refusal("FORBIDDEN_SCOPE", { message: "A key can only rotate keys whose scopes it has itself." });
+    if (rotated === "excess") throw new Refusal("FORBIDDEN_SCOPE", { message: "A key can only rotate keys that may do no more than itself; a test key only test keys." });
     const tellCaches = body.grace_seconds === 0 ? forgetKey(redis, rotated.oldHash) : recacheKey(redis, db, rotated.oldHash);
     // The new key must reach the caller even when a cache cannot be told: it is shown this once, with how long the old one may work.
     const worksUntilMs = await tellCaches.then(

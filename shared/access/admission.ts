@@ -21,7 +21,7 @@ const UNKNOWN = '{"x":"unknown"}';
 const REVOKED = '{"x":"revoked"}';
 
 /** Counts a request in a list of the times of the last `limit` admitted ones: exact for every sliding window, O(1) amortised. */
-const TAKE = `
+export const TAKE = `
 local function take(key, limit, now, window)
   local head = redis.call('LINDEX', key, 0)
   while head and tonumber(head) <= now - window do
@@ -66,19 +66,18 @@ const TAKE_ONE = `${TAKE}
 return take(KEYS[1], tonumber(ARGV[2]), clock(), tonumber(ARGV[1]))
 `;
 
-// KEYS: auth entry. ARGV: the new entry, its time to live. A revocation that came in between has the last word.
+// A revocation that came in the meantime stays: what was read before it must not take its place.
 const RECACHE = `
-local present = redis.call('GET', KEYS[1])
-if present and cjson.decode(present).x == 'revoked' then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if redis.call('GET', KEYS[1]) == ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 `;
 
 declare module "ioredis" {
   interface RedisCommander<Context> {
-    aauRecache(authKey: string, entry: string, ttlMs: number): Result<number, Context>;
     aauAdmit(authKey: string, windowMs: number, plugin: string, commandDigest: string): Result<unknown, Context>;
     aauTake(key: string, windowMs: number, limit: number): Result<unknown, Context>;
+    aauRecache(authKey: string, tombstone: string, entry: string, ttlMs: number): Result<unknown, Context>;
   }
 }
 
@@ -172,7 +171,7 @@ export async function recacheKey(redis: Redis, db: TenantDb, hash: string): Prom
   const found = await findKey(db, hash);
   if (!found) return forgetKey(redis, hash);
   prepare(redis);
-  await redis.aauRecache(`auth:${hash}`, found.entry, found.ttlMs);
+  await redis.aauRecache(`auth:${hash}`, REVOKED, found.entry, found.ttlMs);
 }
 
 /** How long a reader may go on accepting a key that the cache could not be told about. */
@@ -181,8 +180,8 @@ export const STALE_KEY_MS = CACHE_MS;
 function prepare(redis: Redis): void {
   if ("aauAdmit" in redis && typeof redis.aauAdmit === "function") return;
   redis.defineCommand("aauAdmit", { numberOfKeys: 1, lua: ADMIT });
-  redis.defineCommand("aauRecache", { numberOfKeys: 1, lua: RECACHE });
   redis.defineCommand("aauTake", { numberOfKeys: 1, lua: TAKE_ONE });
+  redis.defineCommand("aauRecache", { numberOfKeys: 1, lua: RECACHE });
 }
 
 const CacheEntry = v.object({
@@ -196,12 +195,13 @@ const CacheEntry = v.object({
   lp: v.number(),
 });
 
-const Take = v.tuple([v.number(), v.number(), v.number()]);
+const Take = v.strictTuple([v.number(), v.number(), v.number()]);
+// Strict: a plain tuple takes the longer answer for the shorter one and drops the rest.
 const Answer = v.union([
-  v.tuple([v.literal(0)]),
-  v.tuple([v.literal(1)]),
-  v.tuple([v.literal(2), v.string(), v.number(), v.number(), v.number(), v.string(), v.string()]),
-  v.tuple([v.literal(2), v.string(), v.number(), v.number(), v.number(), v.string(), v.string(), v.number(), v.number(), v.number()]),
+  v.strictTuple([v.literal(0)]),
+  v.strictTuple([v.literal(1)]),
+  v.strictTuple([v.literal(2), v.string(), v.number(), v.number(), v.number(), v.string(), v.string()]),
+  v.strictTuple([v.literal(2), v.string(), v.number(), v.number(), v.number(), v.string(), v.string(), v.number(), v.number(), v.number()]),
 ]);
 
 function rateState([admitted, remaining, resetMs]: v.InferOutput<typeof Take>, limit: number): RateState {

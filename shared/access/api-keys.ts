@@ -5,7 +5,7 @@ import * as v from "valibot";
 import type { TenantDb } from "../db/database.ts";
 import { type KeyId, newId, publicId, type TenantId, type UserId } from "../ids.ts";
 import { type MintedKey, mintApiKey } from "./api-key.ts";
-import { Environment, Scope } from "./caller.ts";
+import { type Caller, Environment, Scope } from "./caller.ts";
 
 const Row = v.object({
   id: v.string(),
@@ -119,7 +119,7 @@ export async function rotateApiKey(
   tenantId: TenantId,
   id: KeyId,
   graceSec: number,
-  ownScopes: readonly Scope[],
+  own: Pick<Caller, "scopes" | "environment">,
 ): Promise<{ row: KeyRow; minted: MintedKey; oldHash: string; oldKeyEnds: Date } | "over" | "excess" | null> {
   return db.tenant(tenantId, async (tx) => {
     const old = await tx
@@ -132,7 +132,8 @@ export async function rotateApiKey(
     if (!old) return null;
     const known = v.parse(Row, old);
     if (known.revoked_at || old.rotated_to || (known.expires_at && known.expires_at.getTime() <= Date.now())) return "over";
-    if (!known.scopes.every((scope) => ownScopes.includes(scope))) return "excess";
+    if (!known.scopes.every((scope) => own.scopes.includes(scope))) return "excess";
+    if (own.environment === "test" && known.environment === "live") return "excess";
     const minted = mintApiKey(known.environment);
     const row = await tx
       .insertInto("api_keys")

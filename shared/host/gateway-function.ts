@@ -13,9 +13,8 @@ export function gatewayHandler(fn: GatewayFunction, route: Route, runtime: Runti
   if (!handle) throw new Error(`${fn.name} has no route ${route}`);
   return async (request, params) => {
     const startedAt = performance.now();
-    const info = requestInfo(request, runtime);
     // A call that outlives the drain is cut while there is still time to write down how it ended.
-    info.signal = AbortSignal.any([request.signal, runtime.stopping]);
+    const info = { ...requestInfo(request, runtime), signal: AbortSignal.any([request.signal, runtime.stopping]) };
     const seen: Record<string, string> = { request_id: info.requestId, function_name: fn.name, trace_id: traceIdOf(info.traceparent), route };
     let response: Response;
     runtime.requestStarted();

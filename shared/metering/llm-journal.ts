@@ -79,7 +79,7 @@ async function closeCallOnce(db: TenantDb, tenant: string, id: string, outcome: 
     tenant,
     id,
     outcome.state,
-    outcome.model && outcome.model.replace(/\p{Cc}/gu, "").slice(0, 256),
+    outcome.model?.replace(/\p{Cc}/gu, "").slice(0, 256),
     outcome.usage && storableJson(outcome.usage.raw),
     counts?.input ?? 0,
     counts?.output ?? 0,

@@ -1,11 +1,38 @@
 /** Redis connections. Commands fail fast: everything in Redis may vanish, so nothing waits for it. */
-import { Redis, type RedisOptions } from "ioredis";
+import { type Command, Redis, type RedisOptions } from "ioredis";
 
 const COMMAND_TIMEOUT_MS = 250;
 
+type Options = Omit<RedisOptions, "replyMapping">;
+
+/**
+ * ioredis gives a command up when its timer fires, and after a busy moment of this process timers come before the sockets: an
+ * answer that lies there would count as none, and Redis as away. Here sockets are read once more before a command is given up.
+ */
+class PatientRedis extends Redis {
+  readonly #timeoutMs: number | undefined;
+
+  constructor(url: string, { commandTimeout, ...options }: Options) {
+    super(url, options);
+    this.#timeoutMs = commandTimeout;
+  }
+
+  override sendCommand(command: Command, stream?: Parameters<Redis["sendCommand"]>[1]): unknown {
+    if (this.#timeoutMs !== undefined) {
+      const giveUp = () => {
+        if (!command.isSettled) command.reject(new Error("Command timed out"));
+      };
+      const timer = setTimeout(() => setImmediate(giveUp), this.#timeoutMs);
+      const stop = () => clearTimeout(timer);
+      command.promise.then(stop, stop);
+    }
+    return super.sendCommand(command, stream);
+  }
+}
+
 /** For commands. An unreachable Redis costs at most a quarter of a second, and nothing queues up behind it. */
-export function connectRedis(url: string, options: RedisOptions = {}): Redis {
-  const redis = new Redis(url, {
+export function connectRedis(url: string, options: Options = {}): Redis {
+  const redis = new PatientRedis(url, {
     lazyConnect: true,
     enableOfflineQueue: false,
     maxRetriesPerRequest: 1,

@@ -12,7 +12,7 @@ export function expectRefusal(answer: ApiAnswer, code: ErrorCode, note = ""): Re
   const { request_id, ...rest } = answer.body.error;
   expect(answer.headers.get("x-request-id"), where).toBe(request_id);
   expect(request_id, where).toMatch(/^req_[0-9a-z]{26}$/);
-  expect(rest, where).toMatchObject({ code, retryable: ERRORS[code].retryable, message: expect.stringMatching(/^[A-Z].{5,}/su) });
+  expect(rest, where).toMatchObject({ code, retryable: ERRORS[code].retryable, message: expect.stringMatching(/^\S.{5,}/su) });
   expect(answer.headers.get("content-type"), where).toBe("application/json; charset=utf-8");
   expect(answer.headers.get("cache-control"), where).toBe("no-store");
   return rest;

@@ -43,8 +43,8 @@ function jobOf({ platform, random }: RoundTools, i: number): Job {
     slowMs: random.next() < 0.2 ? random.between(200, 1_500) : 0,
     isTwin: random.next() < 0.1,
   };
-  // More for the tenant with a quota than it has.
-  if (i < QUOTA * 2 && i % 2 === 0) return { ...base, apiKey: platform.keys.limited };
+  // Twice as many for the tenant with a quota as it may have.
+  if (i < QUOTA * 4 && i % 2 === 0) return { ...base, apiKey: platform.keys.limited };
   if (dice < 0.12) return { ...base, cancelAfterMs: random.between(0, 2_500) };
   if (dice < 0.17) return { ...base, deadlineMs: random.between(3_000, 9_000), slowMs: random.between(0, 3_000) };
   if (dice < 0.2) return { ...base, refusal: random.pick(["unknown plugin", "empty command"]) };

@@ -4,7 +4,7 @@ import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
 import { failpoint } from "../../shared/failpoint.ts";
 import { definePlugin, node } from "../../shared/sdk/src/index.ts";
 
-export const ARTIFACT = "answers.txt";
+const ARTIFACT = "answers.txt";
 
 const State = Annotation.Root({ command: Annotation<string>(), first: Annotation<string>(), second: Annotation<string>() });
 type State = typeof State.State;

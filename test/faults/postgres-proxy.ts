@@ -25,7 +25,25 @@ interface Plan {
 }
 
 const READY_FOR_QUERY = "Z".charCodeAt(0);
-const STATEMENT_TYPES = new Set(["P".charCodeAt(0), "Q".charCodeAt(0)]);
+const [PARSE, BIND, QUERY] = [..."PBQ"].map((letter) => letter.charCodeAt(0));
+
+/** What each message of one client runs: a prepared statement is named once, and bound by that name many times. */
+class Statements {
+  readonly #texts = new Map<string, string>();
+
+  /** The statement's text, when this message runs one. */
+  runBy(type: number, bytes: Buffer): string | null {
+    const strings = () => bytes.toString("utf8", 5).split("\0");
+    if (type === QUERY) return strings()[0] ?? null;
+    if (type === PARSE) {
+      const [name = "", text = ""] = strings();
+      this.#texts.set(name, text);
+    }
+    if (type !== BIND) return null;
+    const [, name = ""] = strings();
+    return this.#texts.get(name) ?? null;
+  }
+}
 
 /** Cuts a stream into whole messages; the rest waits for its other half. */
 class Messages {
@@ -69,12 +87,14 @@ export async function startPostgresProxy(target: { host: string; port: number })
     }
     let swallowing: Plan | null = null;
     const asked = new Messages(false);
+    const statements = new Statements();
     const answered = new Messages(true);
 
     client.on("data", (chunk) => {
       const outgoing: Buffer[] = [];
       for (const { type, bytes } of asked.take(chunk)) {
-        const plan = STATEMENT_TYPES.has(type) ? plans.find(({ text }) => bytes.includes(text)) : undefined;
+        const running = statements.runBy(type, bytes);
+        const plan = running === null ? undefined : plans.find(({ text }) => running.includes(text));
         if (plan) {
           plans.splice(plans.indexOf(plan), 1);
           if (plan.variant === "lost") {

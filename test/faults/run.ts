@@ -30,7 +30,9 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
   const startedAt = performance.now();
   const seconds = () => ((performance.now() - startedAt) / 1000).toFixed(1).padStart(6);
   const say = (line: string) => print(`${seconds()} s  ${line}`);
+  // The client draws whenever an answer is late; what the run does must not hang on that.
   const random = seeded(seed);
+  const clientRandom = seeded(seed + 1);
   const size = isShort ? SHORT : FULL;
   const wanted = broken ? [SHOWS[broken]] : only;
   const isWanted = (...names: string[]) => wanted.length === 0 || wanted.some((part) => names.some((name) => name.includes(part)));
@@ -40,7 +42,7 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
   let isGood = false;
   try {
     say(`the platform runs: lease ${LEASE_MS} ms, records and logs in ${folder}`);
-    const client = openClient({ url: platform.api.url, journalFile: platform.sources.journalFile, random });
+    const client = openClient({ url: platform.api.url, journalFile: platform.sources.journalFile, random: clientRandom });
     const tools: RoundTools = { platform, client, random, say };
 
     const points = POINTS.filter((point) =>

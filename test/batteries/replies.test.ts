@@ -1,0 +1,68 @@
+/** Every public function is called until each of its declared replies was seen, and every reply is held to its schema. */
+import * as v from "valibot";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type ApiAnswer, startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
+import { echo } from "../support/plugins.ts";
+import { addressOf, byName, PUBLIC } from "./declared.ts";
+import { filer } from "./plugins.ts";
+import { expectRateHeaders } from "./refusal.ts";
+
+let platform: TestPlatform;
+let own: TestTenant;
+beforeAll(async () => {
+  platform = await startTestPlatform({ plugins: [echo, filer] });
+  own = await platform.tenant();
+});
+afterAll(() => platform?.stop());
+
+const submit = (command = "say it", plugin = "echo", headers: Record<string, string> = {}) => own.api("POST", "/v1/tasks", { command, plugin }, headers);
+const finished = async (plugin = "echo") => (await submit("say it", plugin, { prefer: "wait=20" })).body.task_id;
+const otherKey = async () => (await own.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] })).body.id;
+
+/** Good calls of each function; a new public function needs a line here. */
+const CALLS: Record<string, (() => Promise<ApiAnswer>)[]> = {
+  "task-submit": [() => submit(), () => submit("say it", "echo", { prefer: "wait=20" })],
+  "task-list": [() => own.api("GET", "/v1/tasks"), () => own.api("GET", "/v1/tasks?limit=1&status=success&plugin=echo")],
+  "task-poll": [async () => own.api("GET", `/v1/tasks/${await finished("filer")}`), async () => own.api("GET", `/v1/tasks/${(await submit()).body.task_id}`)],
+  "task-cancel": [async () => own.api("DELETE", `/v1/tasks/${(await submit("slow", "filer")).body.task_id}`)],
+  "task-events": [async () => own.api("GET", `/v1/tasks/${await finished()}/events`)],
+  "artifact-download": [async () => own.api("GET", `/v1/tasks/${await finished("filer")}/artifacts/report.txt`)],
+  "plugin-list": [() => own.api("GET", "/v1/plugins"), () => own.api("GET", "/v1/plugins?q=echo&category=testing")],
+  "plugin-detail": [() => own.api("GET", "/v1/plugins/echo")],
+  "plugin-health": [() => own.api("GET", "/v1/plugins/echo/health"), () => platform.runCron("plugin-probe").then(() => own.api("GET", "/v1/plugins/echo/health"))],
+  "api-key-create": [
+    () => own.api("POST", "/v1/api-keys", { scopes: ["tasks:read"], description: "a", environment: "test", expires_at: new Date(Date.now() + 60_000).toISOString() }),
+  ],
+  "api-key-list": [() => own.api("GET", "/v1/api-keys"), () => own.api("GET", "/v1/api-keys?limit=1")],
+  "api-key-revoke": [async () => own.api("DELETE", `/v1/api-keys/${await otherKey()}`)],
+  "api-key-rotate": [
+    async () => own.api("POST", `/v1/api-keys/${await otherKey()}/rotate`, {}),
+    async () => own.api("POST", `/v1/api-keys/${await otherKey()}/rotate`, { grace_seconds: 0 }),
+  ],
+  openapi: [() => platform.call("GET", "/openapi.json")],
+  docs: [() => platform.call("GET", "/docs")],
+};
+
+describe.each(byName(PUBLIC))("%s", (name, fn) => {
+  it("gives the replies that it declares, in their shape", async () => {
+    const calls = CALLS[name];
+    if (!calls) throw new Error(`CALLS has no line for ${name}`);
+    const seen = new Set<string>();
+    for (const call of calls) {
+      const answer = await call();
+      const where = `${addressOf(fn).path} ${answer.status} ${answer.text.slice(0, 300)}`;
+      expect(Object.keys(fn.replies), where).toContain(String(answer.status));
+      seen.add(String(answer.status));
+      const schema = fn.replies[answer.status];
+      if (schema) {
+        expect(v.safeParse(schema, answer.body).issues, where).toBeUndefined();
+        expect(answer.headers.get("content-type")).toBe("application/json; charset=utf-8");
+      } else if (fn.documented?.produces) expect(answer.headers.get("content-type")).toContain(fn.documented.produces);
+      else expect(answer.text, where).toBe("");
+      expect(answer.headers.get("x-request-id"), where).toMatch(/^req_/);
+      expect(answer.headers.get("x-content-type-options")).toBe("nosniff");
+      if (fn.scope !== "public") expectRateHeaders(answer, where);
+    }
+    expect([...seen].sort(), "every declared status was seen").toEqual(Object.keys(fn.replies).sort());
+  });
+});
