@@ -142,8 +142,10 @@ CREATE TABLE tenant_secrets (
 
 CREATE TABLE tasks (
   id uuid PRIMARY KEY,
-  tenant_id uuid NOT NULL REFERENCES tenants(id),
-  user_id uuid REFERENCES users(id) ON DELETE SET NULL,
+  -- Both come from a key that was just looked up, and a key cannot outlive its tenant or user. A foreign key would lock the tenant's
+  -- row once more for every task.
+  tenant_id uuid NOT NULL,
+  user_id uuid,
   api_key_id uuid,
   environment text NOT NULL,
   conversation_id text,

@@ -30,13 +30,16 @@ END $$;
 -- Ends a task: the one place where a terminal status is written. The caller holds the row lock and has entered a role.
 CREATE FUNCTION finish_task(p_task tasks, p_status text, p_result jsonb, p_error jsonb, p_events jsonb) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-  v_tokens bigint; v_cost bigint; v_events int := jsonb_array_length(p_events);
+  v_tokens bigint; v_cost bigint; v_open int; v_events int := jsonb_array_length(p_events);
 BEGIN
-  -- An open call of an executor that is gone really may have happened: it stays listed, and is billed to nobody.
-  UPDATE llm_calls SET state = 'unknown', finished_at = now() WHERE task_id = p_task.id AND state = 'started';
+  SELECT coalesce(sum(input_tokens + output_tokens + cache_write_tokens + cache_read_tokens) FILTER (WHERE state = 'done'), 0),
+      coalesce(sum(cost_micro_usd) FILTER (WHERE state = 'done'), 0), count(*) FILTER (WHERE state = 'started')
+    INTO v_tokens, v_cost, v_open FROM llm_calls WHERE task_id = p_task.id;
 
-  SELECT coalesce(sum(input_tokens + output_tokens + cache_write_tokens + cache_read_tokens), 0), coalesce(sum(cost_micro_usd), 0)
-    INTO v_tokens, v_cost FROM llm_calls WHERE task_id = p_task.id AND state = 'done';
+  -- An open call of an executor that is gone really may have happened: it stays listed, and is billed to nobody.
+  IF v_open > 0 THEN
+    UPDATE llm_calls SET state = 'unknown', finished_at = now() WHERE task_id = p_task.id AND state = 'started';
+  END IF;
 
   UPDATE tasks SET status = p_status, result = p_result, error = p_error, completed_at = now(), lease_until = NULL, next_ring_at = NULL,
     reserved_period = NULL, tokens_used = v_tokens, cost_micro_usd = v_cost, event_seq = event_seq + v_events + 1
@@ -101,11 +104,18 @@ BEGIN
 
   v_period := date_trunc('month', v_now AT TIME ZONE 'UTC')::date;
   IF v_sub.quota_limit > 0 OR v_sub.quota_limit IS NULL OR v_sub.overage_enabled THEN
-    INSERT INTO usage_periods AS u (tenant_id, plugin_name, environment, period_start, reserved)
-      VALUES (p_tenant, p_plugin, p_environment, v_period, 1)
-      ON CONFLICT (tenant_id, plugin_name, environment, period_start) DO UPDATE SET reserved = u.reserved + 1
-        WHERE v_sub.quota_limit IS NULL OR v_sub.overage_enabled OR u.used + u.reserved < v_sub.quota_limit
+    -- The row is there for all but the first task of a month, and an UPDATE that finds it costs half of an upsert.
+    UPDATE usage_periods u SET reserved = u.reserved + 1
+      WHERE u.tenant_id = p_tenant AND u.plugin_name = p_plugin AND u.environment = p_environment AND u.period_start = v_period
+        AND (v_sub.quota_limit IS NULL OR v_sub.overage_enabled OR u.used + u.reserved < v_sub.quota_limit)
       RETURNING u.used + u.reserved INTO v_total;
+    IF v_total IS NULL THEN
+      INSERT INTO usage_periods AS u (tenant_id, plugin_name, environment, period_start, reserved)
+        VALUES (p_tenant, p_plugin, p_environment, v_period, 1)
+        ON CONFLICT (tenant_id, plugin_name, environment, period_start) DO UPDATE SET reserved = u.reserved + 1
+          WHERE v_sub.quota_limit IS NULL OR v_sub.overage_enabled OR u.used + u.reserved < v_sub.quota_limit
+        RETURNING u.used + u.reserved INTO v_total;
+    END IF;
   END IF;
   IF v_total IS NULL THEN
     RETURN QUERY SELECT 'quota_exceeded', NULL::uuid, NULL::timestamptz, v_sub.quota_limit, v_sub.quota_limit, false;
@@ -115,7 +125,7 @@ BEGIN
   INSERT INTO tasks (id, tenant_id, user_id, api_key_id, environment, conversation_id, plugin_name, plan, status, input, routing_method, routing_confidence,
       priority, max_cost_micro_usd, reserved_period, overage, deadline, next_ring_at, traceparent, request_id, created_at)
     VALUES (p_id, p_tenant, p_user, p_key, p_environment, p_conversation, p_plugin, p_plan, 'queued', p_input, p_method, p_confidence,
-      p_priority, p_max_cost, v_period, coalesce(v_total > v_sub.quota_limit, false), p_deadline, v_now + interval '10 seconds', p_traceparent, p_request, v_now);
+      p_priority, p_max_cost, v_period, coalesce(v_total > v_sub.quota_limit, false), p_deadline, least(v_now + interval '10 seconds', p_deadline), p_traceparent, p_request, v_now);
 
   -- Two submits at once with one key: the second fails here as a whole, is run again, and finds the first.
   IF p_idempotency_key IS NOT NULL THEN
@@ -133,10 +143,13 @@ RETURNS TABLE (outcome text, task jsonb, lease_token uuid, steps jsonb, plugins 
 #variable_conflict use_column
 DECLARE t tasks; v_error jsonb;
 BEGIN
-  PERFORM set_config('role', 'aau_platform', true);
+  -- The claim need not wait for the disk: one that a crash of the server forgets leaves a queued task and an executor whose lease is unknown.
+  -- What really ends a task, or opens a model call, waits, and with it all that came before.
+  PERFORM set_config('role', 'aau_platform', true), set_config('synchronous_commit', 'off', true);
   UPDATE tasks SET status = 'running', attempt = attempt + 1, lease_token = gen_random_uuid(),
       lease_until = now() + p_lease_ms * interval '1 millisecond', next_ring_at = now() + (p_lease_ms + 1000) * interval '1 millisecond',
-      started_at = coalesce(started_at, now())
+      -- This ring was heard: the next time nobody hears one, the pauses begin small again.
+      ring_count = 0, started_at = coalesce(started_at, now())
     WHERE id = p_id AND (status = 'queued' OR (status = 'running' AND lease_until < now()))
     RETURNING * INTO t;
   IF NOT FOUND THEN
@@ -158,6 +171,7 @@ BEGIN
   END IF;
   IF v_error IS NOT NULL THEN PERFORM finish_task(t, 'failed', NULL, v_error, '[]'); END IF;
   IF v_error IS NOT NULL OR t.cancel_requested_at IS NOT NULL THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
     RETURN QUERY SELECT 'ended', jsonb_build_object('id', t.id, 'tenant_id', t.tenant_id), NULL::uuid, NULL::jsonb, NULL::jsonb, NULL::jsonb;
     RETURN;
   END IF;
@@ -176,6 +190,17 @@ BEGIN
       JOIN plugin_versions pv ON pv.plugin_id = p.id AND pv.version = step.version
       LEFT JOIN tenant_plugin_config c ON c.tenant_id = t.tenant_id AND c.plugin_id = p.id),
     (SELECT jsonb_build_object('role', u.role) FROM users u WHERE u.id = t.user_id AND u.tenant_id = t.tenant_id);
+END $$;
+
+-- One task as its tenant sees it: one round trip, where a transaction around a SELECT takes four.
+CREATE FUNCTION read_task(p_tenant uuid, p_id uuid)
+RETURNS TABLE (id uuid, plugin_name text, status text, routing_method text, routing_confidence real, created_at timestamptz, started_at timestamptz,
+               completed_at timestamptz, result jsonb, error jsonb, tokens_used bigint, cost_micro_usd bigint, attempt int) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
+  RETURN QUERY SELECT t.id, t.plugin_name, t.status, t.routing_method, t.routing_confidence, t.created_at, t.started_at, t.completed_at, t.result, t.error,
+    t.tokens_used, t.cost_micro_usd, t.attempt FROM tasks t WHERE t.tenant_id = p_tenant AND t.id = p_id;
 END $$;
 
 -- Renews the lease and appends progress. `held` false: another executor has the task, or it is over.
@@ -200,7 +225,8 @@ BEGIN
   RETURN QUERY SELECT true, v_cancel, v_seq;
 END $$;
 
--- Settles a task under its lease. False: the lease is lost, and nothing was written.
+-- Settles a task under its lease. False: the lease is lost, and nothing was written. A step carries the attempt that its writer
+-- ran under, not the one in the row: a write that slipped past the fence would show.
 CREATE FUNCTION settle_task(p_tenant uuid, p_id uuid, p_lease uuid, p_status text, p_result jsonb, p_error jsonb, p_steps jsonb, p_events jsonb)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE t tasks;
@@ -209,8 +235,8 @@ BEGIN
   SELECT * INTO t FROM tasks WHERE id = p_id AND lease_token = p_lease AND status = 'running' FOR NO KEY UPDATE;
   IF NOT FOUND THEN RETURN false; END IF;
   INSERT INTO task_steps (task_id, tenant_id, step, plugin_name, plugin_version, attempt, status, output, latency_ms)
-    SELECT p_id, p_tenant, s.step, s.plugin_name, s.plugin_version, t.attempt, s.status, s.output, s.latency_ms
-    FROM jsonb_to_recordset(p_steps) AS s(step text, plugin_name text, plugin_version text, status text, output jsonb, latency_ms int)
+    SELECT p_id, p_tenant, s.step, s.plugin_name, s.plugin_version, s.attempt, s.status, s.output, s.latency_ms
+    FROM jsonb_to_recordset(p_steps) AS s(step text, plugin_name text, plugin_version text, attempt int, status text, output jsonb, latency_ms int)
     ON CONFLICT (task_id, step) DO NOTHING;
   PERFORM finish_task(t, p_status, p_result, p_error, p_events);
   RETURN true;
@@ -221,7 +247,7 @@ CREATE FUNCTION hand_back_task(p_tenant uuid, p_id uuid, p_lease uuid, p_delay_m
 BEGIN
   PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
   UPDATE tasks SET status = 'queued', lease_token = NULL, lease_until = NULL, hand_backs = hand_backs + 1,
-      next_ring_at = now() + p_delay_ms * interval '1 millisecond'
+      next_ring_at = least(now() + p_delay_ms * interval '1 millisecond', greatest(deadline, now()))
     WHERE id = p_id AND lease_token = p_lease AND status = 'running';
   RETURN FOUND;
 END $$;
@@ -256,13 +282,15 @@ BEGIN
   RETURN true;
 END $$;
 
--- Tasks that wait for a ring. Each is rung less and less often, so that a backlog that merely waits its turn does not fill the streams.
+-- Tasks that wait for a ring. Each is rung less and less often, so that a backlog that merely waits its turn does not fill the streams;
+-- but at its deadline it is rung in any case, since only a claim ends it then.
 CREATE FUNCTION take_due_tasks(p_limit int) RETURNS TABLE (id uuid, plugin_name text, traceparent text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
   PERFORM set_config('role', 'aau_platform', true);
   RETURN QUERY
-    UPDATE tasks t SET ring_count = t.ring_count + 1, next_ring_at = now() + least(interval '5 minutes', interval '10 seconds' * power(2, least(t.ring_count, 5)))
+    UPDATE tasks t SET ring_count = t.ring_count + 1, next_ring_at = least(now() + least(interval '5 minutes', interval '10 seconds' * power(2, least(t.ring_count, 5))),
+        greatest(t.deadline, now() + interval '10 seconds'))
     FROM (SELECT d.id FROM tasks d WHERE d.status IN ('queued', 'running') AND d.next_ring_at < now() ORDER BY d.next_ring_at LIMIT p_limit FOR UPDATE SKIP LOCKED) due
     WHERE t.id = due.id
     RETURNING t.id, t.plugin_name, t.traceparent;

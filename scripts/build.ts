@@ -59,9 +59,7 @@ const kib = (bytes: number) => (bytes === 0 ? "–" : `${Math.round(bytes / 1024
 
 export function sizeTable(bundles: readonly Bundle[]): string {
   const width = Math.max(8, ...bundles.map(({ name }) => name.length));
-  const rows = bundles.map(
-    ({ name, bytes, cacheBytes, inputs }) => `${name.padEnd(width)} ${kib(bytes)} ${kib(cacheBytes)} ${String(inputs.length).padStart(7)}`,
-  );
+  const rows = bundles.map(({ name, bytes, cacheBytes, inputs }) => `${name.padEnd(width)} ${kib(bytes)} ${kib(cacheBytes)} ${String(inputs.length).padStart(7)}`);
   return [`${"bundle".padEnd(width)} ${"KiB".padStart(9)} ${"cache".padStart(9)} ${"files".padStart(7)}`, ...rows].join("\n");
 }
 

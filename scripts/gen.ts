@@ -7,6 +7,7 @@ import { loadFunctions, ROOT } from "./functions.ts";
 import { openApiFile, publicRoutesFile, wiringFile } from "./gen/documents.ts";
 import { type Generator, plan, write } from "./gen/generate.ts";
 import { exampleSecrets, platformFiles } from "./gen/platform.ts";
+import { readme } from "./gen/readme.ts";
 import { routeFiles } from "./gen/routes.ts";
 import { serviceFiles } from "./gen/services.ts";
 import { cronJobFiles, sourceFiles } from "./gen/sources.ts";
@@ -22,6 +23,7 @@ export const GENERATORS: readonly Generator[] = [
   { path: "shared/host/public-routes.generated.ts", make: publicRoutesFile },
   { path: "shared/host/bridge/wiring.generated.ts", make: wiringFile },
   { path: "knative/base/secrets.example.yaml", make: exampleSecrets },
+  { path: "README.md", make: readme },
 ];
 
 if (process.argv[1] === import.meta.filename) {

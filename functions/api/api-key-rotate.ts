@@ -1,6 +1,6 @@
 import * as v from "valibot";
-import { forgetKey, recacheKey } from "../../shared/access/admission.ts";
-import { ApiKeyWithPlaintext, apiKeyView, rotateApiKey } from "../../shared/access/api-keys.ts";
+import { forgetKey, recacheKey, STALE_KEY_MS } from "../../shared/access/admission.ts";
+import { apiKeyView, RotatedApiKey, rotateApiKey } from "../../shared/access/api-keys.ts";
 import { Refusal } from "../../shared/errors.ts";
 import { created, http } from "../../shared/host/declare.ts";
 import { idParam } from "../../shared/ids.ts";
@@ -16,7 +16,7 @@ export default http({
   needs: ["db", "redis"],
   params: v.object({ id: idParam("key") }),
   body: v.strictObject({ grace_seconds: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(MAX_GRACE_SEC)), MAX_GRACE_SEC) }),
-  replies: { 201: ApiKeyWithPlaintext },
+  replies: { 201: RotatedApiKey },
   documented: { refusals: ["CONFLICT"] },
   scale: { min: 0, max: 5, concurrency: 80 },
 
@@ -25,8 +25,12 @@ export default http({
     if (rotated === null) throw new Refusal("NOT_FOUND", { message: "There is no such key." });
     if (rotated === "over") throw new Refusal("CONFLICT", { message: "The key is revoked, expired, or was rotated before." });
     if (rotated === "excess") throw new Refusal("FORBIDDEN_SCOPE", { message: "A key can only rotate keys that may do no more than itself; a test key only test keys." });
-    // The new key must reach the caller even when the cache cannot be told: it is shown this once.
-    await (body.grace_seconds === 0 ? forgetKey(redis, rotated.oldHash) : recacheKey(redis, db, rotated.oldHash)).catch(() => {});
-    return created({ ...apiKeyView(rotated.row), key: rotated.minted.plaintext });
+    const tellCaches = body.grace_seconds === 0 ? forgetKey(redis, rotated.oldHash) : recacheKey(redis, db, rotated.oldHash);
+    // The new key must reach the caller even when a cache cannot be told: it is shown this once, with how long the old one may work.
+    const worksUntilMs = await tellCaches.then(
+      () => rotated.oldKeyEnds.getTime(),
+      () => Math.max(rotated.oldKeyEnds.getTime(), Date.now() + STALE_KEY_MS),
+    );
+    return created({ ...apiKeyView(rotated.row), key: rotated.minted.plaintext, old_key_works_until: new Date(worksUntilMs).toISOString() });
   },
 });

@@ -24,6 +24,7 @@ export default http({
     FAILPOINT: await failpoint("cancel.after_flag");
     if (cancelled.status === "cancelling") await signals.cancelRequested(params.task_id);
     else if (!cancelled.was_over) await signals.taskEnded(params.task_id);
+    FAILPOINT: await failpoint("cancel.after_signal");
     return accepted({ task_id: publicId("task", params.task_id), status: cancelled.status });
   },
 });

@@ -1,3 +1,4 @@
+import { failpoint } from "../../shared/failpoint.ts";
 import { cron } from "../../shared/host/declare.ts";
 import { takeDueTasks } from "../../shared/tasks/read-tasks.ts";
 import { traceparentOf } from "../../shared/telemetry/trace.ts";
@@ -14,12 +15,17 @@ export default cron({
   scale: { min: 0, max: 1, concurrency: 1 },
 
   async run({ platformDb, ring, telemetry, signal }) {
+    // Taking a task puts its next ring off, so nothing is taken while nobody can be rung.
+    if (!(await ring.isReady())) return;
     let count = 0;
     for (let batch = 0; batch < MAX_BATCHES && !signal.aborted; batch++) {
       const due = await takeDueTasks(platformDb, BATCH);
+      if (due.length === 0) break;
+      FAILPOINT: await failpoint("wake.after_take");
       const rung = await Promise.all(due.map((task) => ring.task(task.plugin, task.id, traceparentOf(task.traceparent))));
       count += rung.filter(Boolean).length;
-      // Redis is away: PostgreSQL remembers, and the next run rings.
+      FAILPOINT: await failpoint("wake.after_ring");
+      // Redis went away: PostgreSQL remembers, and a later run rings.
       if (due.length < BATCH || rung.includes(false)) break;
     }
     telemetry.wakeRang(count);

@@ -81,10 +81,7 @@ function entries(targets: readonly Target[]): Plugin {
 }
 
 /** Bundles these at once, so that what they share is parsed once; all must be of one form. */
-async function bundleTogether(
-  targets: readonly Target[],
-  { outdir, failpoints, developmentPackages }: BundleOptions,
-): Promise<Map<string, Pick<Bundle, "bytes" | "inputs">>> {
+async function bundleTogether(targets: readonly Target[], { outdir, failpoints, developmentPackages }: BundleOptions): Promise<Map<string, Pick<Bundle, "bytes" | "inputs">>> {
   const data = dataFiles();
   const isCached = targets[0]?.form === "cached";
   const shape: BuildOptions = isCached
@@ -92,9 +89,7 @@ async function bundleTogether(
     : { format: "esm", splitting: true, outExtension: { ".js": ".mjs" }, chunkNames: `${targets[0]?.folder}/[name]-[hash]`, banner: { js: MODULE_BANNER } };
   const { metafile } = await esbuild({
     ...shape,
-    entryPoints: Object.fromEntries(
-      targets.map((target) => [`${target.folder}/${isCached ? "bundle" : basename(target.entry, ".mjs")}`, `entry:${target.name}`]),
-    ),
+    entryPoints: Object.fromEntries(targets.map((target) => [`${target.folder}/${isCached ? "bundle" : basename(target.entry, ".mjs")}`, `entry:${target.name}`])),
     outdir,
     absWorkingDir: ROOT,
     bundle: true,

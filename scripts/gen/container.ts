@@ -15,17 +15,7 @@ const SECURITY: ISecurityContext = {
   seccompProfile: { type: "RuntimeDefault" },
 };
 
-export function container({
-  name,
-  args,
-  env,
-  memoryMib = DEFAULT_MEMORY_MIB,
-}: {
-  name: string;
-  args: string[];
-  env: IEnvVar[];
-  memoryMib?: number;
-}): IContainer {
+export function container({ name, args, env, memoryMib = DEFAULT_MEMORY_MIB }: { name: string; args: string[]; env: IEnvVar[]; memoryMib?: number }): IContainer {
   return {
     name,
     image: IMAGE,

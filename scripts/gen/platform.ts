@@ -14,8 +14,8 @@ import { networkPolicies } from "./network-policies.ts";
 
 /** The settings that the bridge reads. */
 export const BRIDGE_VARIABLES = [
+  "BRIDGE_IN_FLIGHT",
   "DATABASE_DRIVER",
-  "DATABASE_POOL",
   "DATABASE_URL",
   "DRAIN_MS",
   "FUNCTION_URL",
@@ -97,9 +97,10 @@ function bridgeFile(): string {
   return manifest([deployment, budget], ["It turns wake-up calls on Redis Streams into CloudEvents. Several may run: each entry goes to one of them."]);
 }
 
-function migrateFile(): string {
-  const name = "migrate";
-  const job = new Job({
+const REGISTER_VARIABLES = ["FUNCTION_URL", "FUNCTION_URLS", "LOG_LEVEL", "SERVICE_TOKEN"] as const satisfies VariableName[];
+
+function job(name: string, args: string[], variables: readonly VariableName[]): Job {
+  return new Job({
     metadata: { name, namespace: NAMESPACE, labels: labels(name, "job") },
     spec: {
       backoffLimit: 3,
@@ -107,11 +108,21 @@ function migrateFile(): string {
       ttlSecondsAfterFinished: 3600,
       template: {
         metadata: { labels: labels(name, "job") },
-        spec: { ...POD, restartPolicy: "Never", containers: [container({ name, args: ["/app/migrate/index.mjs"], env: envOf(MIGRATE_VARIABLES) })] },
+        spec: { ...POD, restartPolicy: "Never", containers: [container({ name, args, env: envOf(variables) })] },
       },
     },
   });
-  return manifest([job], ["Forward only, and safe to run again. A Job's template cannot change: delete the last one before a new image is applied."]);
+}
+
+const AGAIN = "A Job's template cannot change: delete the last one before a new image is applied.";
+
+function migrateFile(): string {
+  return manifest([job("migrate", ["/app/migrate/index.mjs"], MIGRATE_VARIABLES)], [`Forward only, and safe to run again. ${AGAIN}`]);
+}
+
+function registerFile(functions: readonly LoadedFunction[]): string {
+  const endpoints = functions.filter(({ kind }) => kind === "plugin").map(({ name }) => `http://${hostOf(name)}`);
+  return manifest([job("register", ["/app/register/index.mjs", ...endpoints], REGISTER_VARIABLES)], [`Publishes the plugins of this image in the registry; it waits for their services. ${AGAIN}`]);
 }
 
 export function platformFiles(functions: readonly LoadedFunction[]): Record<string, string> {
@@ -119,6 +130,7 @@ export function platformFiles(functions: readonly LoadedFunction[]): Record<stri
     "bridge.yaml": bridgeFile(),
     "config.yaml": configFile(),
     "migrate.yaml": migrateFile(),
+    "register.yaml": registerFile(functions),
     "network-policies.yaml": networkPolicies(functions),
   });
 }

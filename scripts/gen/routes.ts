@@ -77,8 +77,7 @@ const trunk = (path: string) => path.replace(/\/\{\w+\}$/, "");
  */
 function pathMatch({ name, method, path }: PublicRoute, all: readonly PublicRoute[]): IHTTPRouteMatch["path"] {
   if (!path.includes("{")) return { type: "Exact", value: path };
-  const competes = (other: PublicRoute) =>
-    other.name !== name && other.method === method && other.path.includes("{") && other.path.startsWith(`${trunk(path)}/`);
+  const competes = (other: PublicRoute) => other.name !== name && other.method === method && other.path.includes("{") && other.path.startsWith(`${trunk(path)}/`);
   if (endsInParameter(path) && !all.some(competes)) return { type: "PathPrefix", value: trunk(path) };
   return { type: "RegularExpression", value: path.replace(/[.+]/g, "\\$&").replace(parameter, "[^/]+") };
 }

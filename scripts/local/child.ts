@@ -20,6 +20,13 @@ export interface ChildOptions {
   cwd?: string;
 }
 
+const alive = new Set<ChildProcess>();
+
+/** A parent that dies of an exception must not leave children behind; SIGKILL of the parent is the only way to. */
+function reap(): void {
+  for (const child of alive) child.kill("SIGKILL");
+}
+
 export function startChild({ command, args, env, logFile, cwd }: ChildOptions): Child {
   const child = spawn(command, [...args], { env, cwd, stdio: ["ignore", "pipe", "pipe"] });
   const log = logFile ? createWriteStream(logFile, { flags: "a", mode: 0o600 }) : null;
@@ -31,11 +38,11 @@ export function startChild({ command, args, env, logFile, cwd }: ChildOptions): 
     child.once("error", () => resolve(null));
     child.once("exit", (code) => resolve(code));
   });
-  // A parent that dies of an exception must not leave children behind; SIGKILL of the parent is the only way to.
-  const reap = () => child.kill("SIGKILL");
-  process.once("exit", reap);
+  if (alive.size === 0) process.once("exit", reap);
+  alive.add(child);
   exited.then(() => {
-    process.off("exit", reap);
+    alive.delete(child);
+    if (alive.size === 0) process.off("exit", reap);
     log?.end();
   });
   return {

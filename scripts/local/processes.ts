@@ -64,6 +64,8 @@ async function startTogether({ home, env, port, onStart }: PlatformOptions): Pro
     }),
   );
 
+  await probePlugins(`${internalUrl}/functions/plugin-probe`);
+
   const bridge = startChild({ name: "bridge", command: process.execPath, args: entry("../../shared/host/bridge/main.ts"), env: { ...own, PORT: String(bridgePort) }, logFile: home.logFile("bridge") });
   onStart({ name: "bridge", stop: () => bridge.stop(30_000) });
   await untilReady("the bridge", bridge, () => expectOk(`http://127.0.0.1:${bridgePort}/health/readiness`));
@@ -106,6 +108,7 @@ async function startIsolated({ home, env, port, onStart }: PlatformOptions): Pro
       await registerPlugin({ registryUrl: urlOf("registry-register"), serviceToken: env.SERVICE_TOKEN ?? "", endpoint: urlOf(name) });
     }),
   );
+  await probePlugins(urlOf("plugin-probe"));
   await start("bridge", join(outdir, "bridge", "index.mjs"), own);
 
   const gateway = await startProxyGateway(functions, urlOf, port);
@@ -124,6 +127,12 @@ async function startIsolated({ home, env, port, onStart }: PlatformOptions): Pro
       { name: "gateway", about: url },
     ],
   };
+}
+
+/** The schedule's first look is minutes away; the catalogue should know at once how the plugins are. */
+async function probePlugins(url: string): Promise<void> {
+  const answer = await fetch(url, { method: "POST", signal: AbortSignal.timeout(30_000) });
+  await answer.arrayBuffer();
 }
 
 async function assertFree(port: number): Promise<void> {

@@ -166,13 +166,16 @@ export async function forgetKey(redis: Redis, hash: string): Promise<void> {
   await redis.set(`auth:${hash}`, REVOKED, "PX", TOMBSTONE_MS);
 }
 
-/** Replaces what is cached after a change of the key's end, so that no reader serves it longer than it lives. */
+/** Replaces what is cached after a change of the key's end, so that no reader serves it longer than it lives. A tombstone stays. */
 export async function recacheKey(redis: Redis, db: TenantDb, hash: string): Promise<void> {
   const found = await findKey(db, hash);
   if (!found) return forgetKey(redis, hash);
   prepare(redis);
   await redis.aauRecache(`auth:${hash}`, REVOKED, found.entry, found.ttlMs);
 }
+
+/** How long a reader may go on accepting a key that the cache could not be told about. */
+export const STALE_KEY_MS = CACHE_MS;
 
 function prepare(redis: Redis): void {
   if ("aauAdmit" in redis && typeof redis.aauAdmit === "function") return;

@@ -1,10 +1,11 @@
 /** Statements on a tenant's API keys. */
-import * as v from "valibot";
+
 import { sql } from "kysely";
+import * as v from "valibot";
 import type { TenantDb } from "../db/database.ts";
 import { type KeyId, newId, publicId, type TenantId, type UserId } from "../ids.ts";
-import { type Caller, Environment, Scope } from "./caller.ts";
 import { type MintedKey, mintApiKey } from "./api-key.ts";
+import { type Caller, Environment, Scope } from "./caller.ts";
 
 const Row = v.object({
   id: v.string(),
@@ -34,6 +35,8 @@ export const ApiKeyView = v.strictObject({
   revoked_at: v.nullable(Time),
 });
 export const ApiKeyWithPlaintext = v.strictObject({ ...ApiKeyView.entries, key: v.string() });
+
+export const RotatedApiKey = v.strictObject({ ...ApiKeyWithPlaintext.entries, old_key_works_until: Time });
 
 export function apiKeyView(row: KeyRow): v.InferOutput<typeof ApiKeyView> {
   return {
@@ -85,7 +88,10 @@ export async function createApiKey(db: TenantDb, tenantId: TenantId, key: NewApi
 export async function listApiKeys(db: TenantDb, tenantId: TenantId, before: string | null, limit: number): Promise<KeyRow[]> {
   const rows = await db.tenant(tenantId, (tx) => {
     const query = tx.selectFrom("api_keys").select(COLUMNS).where("tenant_id", "=", tenantId);
-    return (before === null ? query : query.where("id", "<", before)).orderBy("id", "desc").limit(limit + 1).execute();
+    return (before === null ? query : query.where("id", "<", before))
+      .orderBy("id", "desc")
+      .limit(limit + 1)
+      .execute();
   });
   return v.parse(v.array(Row), rows);
 }
@@ -108,9 +114,21 @@ export async function revokeApiKey(db: TenantDb, tenantId: TenantId, id: KeyId):
  * A new key with the old one's rights; the old one ends after the grace period, never later than it would have. Null: no such
  * key; `over`: it is revoked, expired, or was rotated before; `excess`: it may do what the caller may not.
  */
-export async function rotateApiKey(db: TenantDb, tenantId: TenantId, id: KeyId, graceSec: number, own: Pick<Caller, "scopes" | "environment">): Promise<{ row: KeyRow; minted: MintedKey; oldHash: string } | "over" | "excess" | null> {
+export async function rotateApiKey(
+  db: TenantDb,
+  tenantId: TenantId,
+  id: KeyId,
+  graceSec: number,
+  own: Pick<Caller, "scopes" | "environment">,
+): Promise<{ row: KeyRow; minted: MintedKey; oldHash: string; oldKeyEnds: Date } | "over" | "excess" | null> {
   return db.tenant(tenantId, async (tx) => {
-    const old = await tx.selectFrom("api_keys").select([...COLUMNS, "key_hash", "rotated_to"]).where("tenant_id", "=", tenantId).where("id", "=", id).forUpdate().executeTakeFirst();
+    const old = await tx
+      .selectFrom("api_keys")
+      .select([...COLUMNS, "key_hash", "rotated_to"])
+      .where("tenant_id", "=", tenantId)
+      .where("id", "=", id)
+      .forUpdate()
+      .executeTakeFirst();
     if (!old) return null;
     const known = v.parse(Row, old);
     if (known.revoked_at || old.rotated_to || (known.expires_at && known.expires_at.getTime() <= Date.now())) return "over";
@@ -136,12 +154,13 @@ export async function rotateApiKey(db: TenantDb, tenantId: TenantId, id: KeyId, 
       .returning(COLUMNS)
       .executeTakeFirstOrThrow();
     const next = v.parse(Row, row);
-    await tx
+    const ended = await tx
       .updateTable("api_keys")
       .set({ rotated_to: next.id, expires_at: sql<Date>`least(expires_at, now() + ${graceSec} * interval '1 second')` })
       .where("id", "=", id)
       .where("tenant_id", "=", tenantId)
-      .execute();
-    return { row: next, minted, oldHash: old.key_hash };
+      .returning("expires_at")
+      .executeTakeFirstOrThrow();
+    return { row: next, minted, oldHash: old.key_hash, oldKeyEnds: ended.expires_at ?? new Date() };
   });
 }

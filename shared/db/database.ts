@@ -2,6 +2,7 @@
  * The doors to PostgreSQL. A function that holds a `TenantDb` can only act for one tenant at a time, and row-level security
  * holds it to that; a `PlatformDb` serves the jobs that work for all tenants. Both share one pool.
  */
+import { createHash } from "node:crypto";
 import { Kysely, PostgresDialect, sql, type Transaction } from "kysely";
 import type { Pool, PoolConfig } from "pg";
 import { Refusal } from "../errors.ts";
@@ -37,6 +38,8 @@ export interface DatabaseOptions {
   url: string;
   driver: "pg" | "neon";
   poolSize: number;
+  /** For a free connection, opening one included; 3 seconds unless said. */
+  waitMs?: number;
   /** Neon's WebSocket proxy and TLS switches, for local tests of that driver. */
   neon?: (config: typeof import("@neondatabase/serverless")["neonConfig"]) => void;
 }
@@ -60,7 +63,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     );
 
   return {
-    call: <Row extends object>(text: string, values: readonly unknown[]) => guard(async () => (await pool.query<Row & object>(text, [...values])).rows as Row[]),
+    call: <Row extends object>(text: string, values: readonly unknown[]) => guard(async () => (await prepared<Row>(pool, text, values)).rows),
     tenant: (tenantId, work) => transaction(sql`SELECT set_config('role', 'aau_app', true), set_config('app.tenant', ${tenantId}, true)`, work),
     platform: (work) => transaction(sql`SELECT set_config('role', 'aau_platform', true)`, work),
     ping: async () => {
@@ -70,11 +73,11 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   };
 }
 
-async function openPool({ url, driver, poolSize, neon }: DatabaseOptions): Promise<Pool> {
+async function openPool({ url, driver, poolSize, waitMs = CONNECT_TIMEOUT_MS, neon }: DatabaseOptions): Promise<Pool> {
   const settings: PoolConfig = {
     connectionString: url,
     max: poolSize,
-    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    connectionTimeoutMillis: waitMs,
     idleTimeoutMillis: 30_000,
     query_timeout: STATEMENT_TIMEOUT_MS,
     keepAlive: true,
@@ -89,6 +92,36 @@ async function openPool({ url, driver, poolSize, neon }: DatabaseOptions): Promi
   neon?.(neonConfig);
   // Neon's Pool has pg's interface but its own copy of the types.
   return new NeonPool(settings) as unknown as Pool;
+}
+
+/** Duplicate and unknown prepared statement. */
+const MIXED_SESSIONS = new Set(["42P05", "26000"]);
+const unprepared = new WeakSet<Pool>();
+const names = new Map<string, string>();
+
+/** The texts are constant, so there are as many names as there are statements in the code. */
+function nameOf(text: string): string {
+  const known = names.get(text);
+  if (known) return known;
+  const name = `aau_${createHash("sha256").update(text).digest("hex").slice(0, 24)}`;
+  names.set(text, name);
+  return name;
+}
+
+/**
+ * Prepared once a connection, which saves the server a quarter of its work. Behind PGlite's socket and some poolers, sessions are
+ * shared or change; there the statement fails before it runs, is sent again without a name, and so are all that follow.
+ */
+async function prepared<Row extends object>(pool: Pool, text: string, values: readonly unknown[]): Promise<{ rows: Row[] }> {
+  if (!unprepared.has(pool)) {
+    try {
+      return await pool.query<Row & object>({ name: nameOf(text), text, values: [...values] });
+    } catch (error) {
+      if (!MIXED_SESSIONS.has(sqlState(error) ?? "")) throw error;
+      unprepared.add(pool);
+    }
+  }
+  return await pool.query<Row & object>(text, [...values]);
 }
 
 /** SQLSTATE classes that say "not now": connection trouble, no resources, an operator at work, a lost race. */

@@ -4,6 +4,7 @@
  */
 import * as v from "valibot";
 import type { TenantDb } from "../db/database.ts";
+import { failpoint } from "../failpoint.ts";
 import type { TaskId, TenantId } from "../ids.ts";
 
 export class LeaseLost extends Error {
@@ -62,6 +63,7 @@ export function holdLease(db: TenantDb, { tenantId, taskId, token, leaseMs }: Ho
         return;
       }
       safeUntil = sentAt + leaseMs * 0.9;
+      FAILPOINT: await failpoint("lease.after_beat");
       if (events.length > 0) onProgress();
       if (cancel_requested) controller.abort(new CancelRequested());
     } catch {

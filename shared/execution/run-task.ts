@@ -50,12 +50,17 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
   }
   const { claim } = claimed;
   const startedAt = performance.now();
-  const lease = holdLease(executor.db, { tenantId: claim.tenantId, taskId, token: claim.leaseToken, leaseMs: executor.leaseMs }, () => void executor.signals.taskProgressed(taskId));
-  const cancels = await executor.signals.watchCancels((id) => {
-    if (id === taskId) lease.cancel();
-  });
+  const lease = holdLease(
+    executor.db,
+    { tenantId: claim.tenantId, taskId, token: claim.leaseToken, leaseMs: executor.leaseMs },
+    () => void executor.signals.taskProgressed(taskId),
+  );
+  let cancels: AsyncDisposable | undefined;
   const ids = { taskId, tenantId: claim.tenantId, plugin: claim.step.plugin, attempt: claim.attempt };
   try {
+    cancels = await executor.signals.watchCancels((id) => {
+      if (id === taskId) lease.cancel();
+    });
     lease.report("started", { attempt: claim.attempt, plugin: claim.step.plugin, version: claim.step.version });
     const ending = await runStep(executor, claim, lease, stopping).catch(async (error: unknown) => {
       // Trouble of the platform's own: another executor may fare better, and need not wait for the lease to run out.
@@ -89,7 +94,7 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
     return DONE;
   } finally {
     await lease.release();
-    await cancels[Symbol.asyncDispose]();
+    await cancels?.[Symbol.asyncDispose]();
   }
 }
 
@@ -113,6 +118,9 @@ async function runStep(executor: Executor, claim: Claim, lease: Lease, stopping:
     try {
       const output = await callPlugin(executor, claim, lease, secrets, signal, timeoutMs);
       if (output.status !== "failed") return { kind: "output", output };
+      // A gateway or a provider that was away: trying again is this function's business, as for a plugin that cannot be reached.
+      if (output.error_code === "PLUGIN_UNAVAILABLE" && output.error_cause === "upstream")
+        throw new PluginFailure("PLUGIN_UNAVAILABLE", output.error ?? "The plugin could not reach what it needs.", "upstream", true);
       return {
         kind: "failed",
         output,

@@ -35,7 +35,7 @@ async function write(db: TenantDb, claim: Claim, settlement: Exclude<Settlement,
   const output = settlement.kind === "cancelled" ? null : settlement.output;
   const result = output ? await storedResult(db, claim, output, settlement.latencyMs) : null;
   const error = settlement.kind === "failed" ? settlement.error : null;
-  const step = { step: claim.step.id, plugin_name: claim.step.plugin, plugin_version: claim.step.version, status, output: result ?? {}, latency_ms: settlement.latencyMs };
+  const step = { step: claim.step.id, plugin_name: claim.step.plugin, plugin_version: claim.step.version, attempt: claim.attempt, status, output: result ?? {}, latency_ms: settlement.latencyMs };
   const [row] = await db.call<{ settled: boolean }>("SELECT settle_task($1, $2, $3, $4, $5, $6, $7, $8) AS settled", [
     claim.tenantId,
     claim.taskId,

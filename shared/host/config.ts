@@ -25,6 +25,7 @@ export const VARIABLES = {
   DATABASE_URL: { schema: url, secret: true, about: "PostgreSQL 16 or later." },
   DATABASE_DRIVER: { schema: choice(["pg", "neon"], "pg"), about: "`neon` connects through Neon's WebSocket proxy." },
   DATABASE_POOL: { schema: count(8, 1, 200), about: "Connections per instance." },
+  DATABASE_WAIT_MS: { schema: count(3_000, 100, 600_000), about: "How long work waits for a free connection before it is refused." },
   REDIS_URL: { schema: url, secret: true, about: "Redis 7 or later, or Valkey." },
   S3_ENDPOINT: { schema: url, about: "Any S3-compatible endpoint; empty means AWS." },
   S3_BUCKET: { schema: v.optional(v.string(), "aau-artifacts"), about: "The bucket for artifacts." },

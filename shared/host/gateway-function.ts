@@ -5,6 +5,7 @@ import type { GatewayFunction, Route } from "./declare.ts";
 import { checkCapability } from "./guard.ts";
 import { replyToError, requestInfo } from "./http-function.ts";
 import { readBytes } from "./request-body.ts";
+import { finishWithBody } from "./response-body.ts";
 import type { Runtime } from "./runtime.ts";
 
 export function gatewayHandler(fn: GatewayFunction, route: Route, runtime: Runtime): (request: Request, params: Record<string, string>) => Promise<Response> {
@@ -12,7 +13,8 @@ export function gatewayHandler(fn: GatewayFunction, route: Route, runtime: Runti
   if (!handle) throw new Error(`${fn.name} has no route ${route}`);
   return async (request, params) => {
     const startedAt = performance.now();
-    const info = requestInfo(request, runtime);
+    // A call that outlives the drain is cut while there is still time to write down how it ended.
+    const info = { ...requestInfo(request, runtime), signal: AbortSignal.any([request.signal, runtime.stopping]) };
     const seen: Record<string, string> = { request_id: info.requestId, function_name: fn.name, trace_id: traceIdOf(info.traceparent), route };
     let response: Response;
     runtime.requestStarted();
@@ -25,10 +27,10 @@ export function gatewayHandler(fn: GatewayFunction, route: Route, runtime: Runti
     } catch (error) {
       const reply = replyToError(error, info.requestId, runtime, seen);
       const { code, message } = error instanceof Refusal ? error : new Refusal("INTERNAL");
-      response = fn.refusal?.(reply.status, code, message, info.requestId) ?? Response.json(errorBody(code, message, info.requestId), { status: reply.status, headers: reply.headers });
-    } finally {
-      runtime.requestFinished();
+      response = fn.refusal?.(reply.status, code, message, info.requestId) ?? Response.json(errorBody(code, message, info.requestId), { status: reply.status });
+      for (const [name, value] of Object.entries(reply.headers ?? {})) response.headers.set(name, value);
     }
+    response = finishWithBody(response, () => runtime.requestFinished());
     runtime.metrics.requests.observe({ function: fn.name, status: String(response.status) }, (performance.now() - startedAt) / 1000);
     runtime.log(response.status >= 500 ? "warn" : "debug", "gateway call finished", { ...seen, status: response.status, duration_ms: Math.round(performance.now() - startedAt) });
     return response;

@@ -10,6 +10,7 @@ import { childOf, traceIdOf, traceparentOf } from "../telemetry/trace.ts";
 import type { HttpFunction, Reply, RequestInfo, Schema } from "./declare.ts";
 import { authenticate, checkRate, checkScope, checkServiceToken, rateHeaders } from "./guard.ts";
 import { checkContentType, parseJson, readBytes } from "./request-body.ts";
+import { finishWithBody } from "./response-body.ts";
 import type { Runtime } from "./runtime.ts";
 import { required } from "./config.ts";
 
@@ -54,13 +55,11 @@ export function httpHandler(fn: HttpFunction, runtime: Runtime): (request: Reque
       reply = await fn.handle(args);
     } catch (error) {
       reply = replyToError(error, info.requestId, runtime, seen);
-    } finally {
-      runtime.requestFinished();
     }
     const ms = performance.now() - startedAt;
     runtime.metrics.requests.observe({ function: fn.name, status: String(reply.status) }, ms / 1000);
     runtime.log(reply.status >= 500 ? "error" : "info", "request finished", { ...seen, status: reply.status, duration_ms: Math.round(ms * 100) / 100 });
-    return toResponse(reply, info.requestId, runtime, limitHeaders);
+    return finishWithBody(toResponse(reply, info.requestId, runtime, limitHeaders), () => runtime.requestFinished());
   };
 }
 
@@ -71,7 +70,10 @@ export function requestInfo(request: Request, runtime: Runtime): RequestInfo {
     traceparent: childOf(traceparentOf(request.headers.get("traceparent"))),
     method: request.method,
     path: pathOf(request.url),
-    signal: request.signal,
+    // Made when it is asked for: few handlers wait for anything, and a signal costs as much as the key's look-up.
+    get signal() {
+      return request.signal;
+    },
     draining: runtime.draining,
     admitToPlugin: () => Promise.reject(new Error("only a request with a key has a plugin's rate window")),
     header: (name) => request.headers.get(name) ?? undefined,

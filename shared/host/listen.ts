@@ -12,7 +12,8 @@ export interface Listening {
 export async function listen(fetch: (request: Request) => Response | Promise<Response>, { port, host = "0.0.0.0" }: { port: number; host?: string }): Promise<Listening> {
   const server: Server = createServer(
     { headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 65_000, maxHeaderSize: 16_384 },
-    getRequestListener(fetch, { overrideGlobalObjects: false }),
+    // It puts its own light Response in the place of the global one: a body that is a string then leaves without a web stream.
+    getRequestListener(fetch, { overrideGlobalObjects: true }),
   );
   server.maxHeadersCount = 100;
   await new Promise<void>((resolve, reject) => {

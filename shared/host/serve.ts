@@ -1,7 +1,7 @@
 /** The life of one deployed function: read the settings, open what it needs, listen, and on SIGTERM finish what is in flight. */
 import { openDoorkeeper } from "../access/admission.ts";
-import { openLog } from "../telemetry/log.ts";
 import { openTelemetry } from "../telemetry/domain-events.ts";
+import { openLog } from "../telemetry/log.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
 import { functionApp } from "./app.ts";
 import { type Config, readConfig } from "./config.ts";
@@ -18,6 +18,8 @@ export interface Serving {
   stop(): Promise<void>;
 }
 
+/** For work that was cut off at the end of the drain to write down that it was. */
+const LAST_WORDS_MS = 2_000;
 /** The share of the drain time after which work that does not end is given back to the queue. */
 const HAND_BACK_AFTER = 0.6;
 
@@ -55,10 +57,17 @@ export async function openRuntime(functions: readonly AnyFunction[], openers: Pa
     async stop(listening: Listening[]) {
       drain.abort();
       const handBack = setTimeout(() => stopping.abort(new Error("the instance is stopping")), config.DRAIN_MS * HAND_BACK_AFTER);
-      const quiet = inFlight === 0 ? Promise.resolve() : new Promise<void>((resolve) => {
-        idle = resolve;
-      });
-      await Promise.all([...listening.map((l) => l.close(config.DRAIN_MS)), Promise.race([quiet, new Promise((resolve) => setTimeout(resolve, config.DRAIN_MS).unref())])]);
+      const quiet = (ms: number) =>
+        Promise.race([
+          new Promise<void>((resolve) => {
+            if (inFlight === 0) resolve();
+            else idle = resolve;
+          }),
+          new Promise((resolve) => setTimeout(resolve, ms).unref()),
+        ]);
+      await Promise.all([...listening.map((l) => l.close(config.DRAIN_MS)), quiet(config.DRAIN_MS)]);
+      // What was cut off still writes down how it ended; the database stays open for that.
+      await quiet(LAST_WORDS_MS);
       clearTimeout(handBack);
       await close();
     },

@@ -1,4 +1,4 @@
-export class AnswerTooLong extends Error {
+class AnswerTooLong extends Error {
   override readonly name = "AnswerTooLong";
 }
 

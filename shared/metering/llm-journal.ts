@@ -6,7 +6,7 @@ import { Refusal } from "../errors.ts";
 import type { MeteredUsage } from "./usage.ts";
 
 /** A call whose gateway gave no sign of life for this long is `unknown`. */
-export const SILENCE_MS = 15_000;
+const SILENCE_MS = 15_000;
 const BEAT_MS = 4_000;
 
 export interface CallToOpen {
@@ -79,7 +79,7 @@ async function closeCallOnce(db: TenantDb, tenant: string, id: string, outcome: 
     tenant,
     id,
     outcome.state,
-    outcome.model && outcome.model.replace(/\p{Cc}/gu, "").slice(0, 256),
+    outcome.model?.replace(/\p{Cc}/gu, "").slice(0, 256),
     outcome.usage && storableJson(outcome.usage.raw),
     counts?.input ?? 0,
     counts?.output ?? 0,

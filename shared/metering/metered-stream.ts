@@ -18,7 +18,7 @@ export interface StreamEnd {
   broken(reader: MessageReader, cause: unknown): Promise<string>;
 }
 
-export class StreamCutShort extends Error {
+class StreamCutShort extends Error {
   override readonly name = "StreamCutShort";
 }
 

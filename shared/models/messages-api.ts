@@ -13,7 +13,7 @@ const Request = v.looseObject({
   mcp_servers: v.optional(v.nullable(v.array(v.unknown()))),
   container: v.optional(v.unknown()),
 });
-export type MessagesRequest = v.InferOutput<typeof Request>;
+type MessagesRequest = v.InferOutput<typeof Request>;
 
 /** A request that the gateway does not pass on, in the words of the protocol. */
 export class BadRequest extends Error {
@@ -134,7 +134,7 @@ export interface MessagesError {
   requestId?: string;
 }
 
-export function errorObject({ type, message, code, requestId }: MessagesError) {
+function errorObject({ type, message, code, requestId }: MessagesError) {
   return {
     type: "error",
     error: { type, message, ...(code === undefined ? {} : { details: { error_code: code } }) },

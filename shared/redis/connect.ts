@@ -3,6 +3,8 @@ import { type Command, Redis, type RedisOptions } from "ioredis";
 
 const COMMAND_TIMEOUT_MS = 250;
 
+type Options = Omit<RedisOptions, "replyMapping">;
+
 /**
  * ioredis gives a command up when its timer fires, and after a busy moment of this process timers come before the sockets: an
  * answer that lies there would count as none, and Redis as away. Here sockets are read once more before a command is given up.
@@ -10,9 +12,9 @@ const COMMAND_TIMEOUT_MS = 250;
 class PatientRedis extends Redis {
   readonly #timeoutMs: number | undefined;
 
-  constructor(url: string, options: Omit<RedisOptions, "replyMapping">) {
-    super(url, { ...options, commandTimeout: undefined });
-    this.#timeoutMs = options.commandTimeout;
+  constructor(url: string, { commandTimeout, ...options }: Options) {
+    super(url, options);
+    this.#timeoutMs = commandTimeout;
   }
 
   override sendCommand(command: Command, stream?: Parameters<Redis["sendCommand"]>[1]): unknown {
@@ -29,7 +31,7 @@ class PatientRedis extends Redis {
 }
 
 /** For commands. An unreachable Redis costs at most a quarter of a second, and nothing queues up behind it. */
-export function connectRedis(url: string, options: RedisOptions = {}): Redis {
+export function connectRedis(url: string, options: Options = {}): Redis {
   const redis = new PatientRedis(url, {
     lazyConnect: true,
     enableOfflineQueue: false,

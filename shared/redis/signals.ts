@@ -26,6 +26,12 @@ export function openSignals(redis: Redis, subscriber: Redis): Signals {
     for (const listener of listeners.get(channel) ?? []) listener(message);
   });
 
+  // ioredis repeats only the subscriptions that once stood; those that were asked for while Redis was away are made up for here.
+  subscriber.on("ready", () => {
+    const channels = [...listeners.keys()];
+    if (channels.length > 0) void tryRedis(subscriber, (r) => withTimeout(r.subscribe(...channels)));
+  });
+
   async function listen(channels: string[], onMessage: (message: string) => void): Promise<AsyncDisposable> {
     const fresh: string[] = [];
     for (const channel of channels) {

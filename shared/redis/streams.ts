@@ -17,6 +17,8 @@ export interface Ring {
    * again. False: Redis is away; the row says what is due and `wake` rings later.
    */
   task(plugin: string, taskId: string, traceparent: string): Promise<boolean>;
+  /** Whether a ring would be heard now. */
+  isReady(): Promise<boolean>;
 }
 
 export function openRing(redis: Redis): Ring {
@@ -25,5 +27,6 @@ export function openRing(redis: Redis): Ring {
       const id = await tryRedis(redis, (r) => r.xadd(taskStream(plugin), "*", "task_id", publicId("task", taskId), "traceparent", traceparent));
       return id !== null;
     },
+    isReady: async () => (await tryRedis(redis, (r) => r.ping())) !== null,
   };
 }

@@ -7,14 +7,7 @@ import { FullTaskRow, TaskRow, type TaskStatus } from "./task-view.ts";
 const SUMMARY_COLUMNS = ["id", "plugin_name", "status", "routing_method", "routing_confidence", "created_at", "started_at", "completed_at"] as const;
 
 export async function findTask(db: TenantDb, tenantId: TenantId, id: TaskId): Promise<FullTaskRow | null> {
-  const row = await db.tenant(tenantId, (tx) =>
-    tx
-      .selectFrom("tasks")
-      .select([...SUMMARY_COLUMNS, "result", "error", "tokens_used", "cost_micro_usd", "attempt"])
-      .where("tenant_id", "=", tenantId)
-      .where("id", "=", id)
-      .executeTakeFirst(),
-  );
+  const [row] = await db.call("SELECT * FROM read_task($1, $2)", [tenantId, id]);
   return row ? v.parse(FullTaskRow, row) : null;
 }
 

@@ -24,9 +24,7 @@ const MANIFESTS = GENERATORS.filter((generator: Generator) => ("folder" in gener
 const Text = v.string();
 const EnvVar = v.object({
   name: Text,
-  valueFrom: v.optional(
-    v.object({ secretKeyRef: v.optional(v.object({ name: Text, key: Text })), configMapKeyRef: v.optional(v.object({ name: Text, key: Text })) }),
-  ),
+  valueFrom: v.optional(v.object({ secretKeyRef: v.optional(v.object({ name: Text, key: Text })), configMapKeyRef: v.optional(v.object({ name: Text, key: Text })) })),
 });
 const KnativeService = v.object({
   metadata: v.object({ name: Text, labels: v.record(Text, Text) }),
@@ -77,9 +75,7 @@ async function yamlFiles(folder: string): Promise<string[]> {
 }
 
 async function documents(files: string[]): Promise<{ file: string; value: unknown }[]> {
-  const all = await Promise.all(
-    files.map(async (file) => parseAllDocuments(await readFile(file, "utf8")).map((document) => ({ file, value: document.toJS() as unknown }))),
-  );
+  const all = await Promise.all(files.map(async (file) => parseAllDocuments(await readFile(file, "utf8")).map((document) => ({ file, value: document.toJS() as unknown }))));
   return all.flat();
 }
 
@@ -176,20 +172,13 @@ type PathType = Rule["matches"][number]["path"]["type"];
 /** Gateway API lets an implementation choose where regular expressions rank; `order` is its choice. */
 function resolve(rules: Rule[], method: string, path: string, order: PathType[]): string | undefined {
   const fits = ({ type, value }: Rule["matches"][number]["path"]) =>
-    type === "Exact"
-      ? path === value
-      : type === "PathPrefix"
-        ? path === value || path.startsWith(value.replace(/\/?$/, "/"))
-        : new RegExp(`^(?:${value})$`).test(path);
+    type === "Exact" ? path === value : type === "PathPrefix" ? path === value || path.startsWith(value.replace(/\/?$/, "/")) : new RegExp(`^(?:${value})$`).test(path);
   const candidates = rules.flatMap((rule) =>
     rule.matches.filter((match) => (match.method === undefined || match.method === method) && fits(match.path)).map((match) => ({ rule, match })),
   );
   const isCatchAll = ({ match }: (typeof candidates)[number]) => Number(match.path.type === "PathPrefix" && match.path.value === "/");
   candidates.sort(
-    (a, b) =>
-      isCatchAll(a) - isCatchAll(b) ||
-      order.indexOf(a.match.path.type) - order.indexOf(b.match.path.type) ||
-      b.match.path.value.length - a.match.path.value.length,
+    (a, b) => isCatchAll(a) - isCatchAll(b) || order.indexOf(a.match.path.type) - order.indexOf(b.match.path.type) || b.match.path.value.length - a.match.path.value.length,
   );
   return candidates[0]?.rule.filters.find(({ urlRewrite }) => urlRewrite)?.urlRewrite?.hostname.split(".")[0];
 }
@@ -318,9 +307,7 @@ describe("schedules", () => {
 describe("every kustomization", () => {
   it("lists files and folders that are there, and all that lie beside it", async () => {
     const Kustomization = v.object({ kind: v.literal("Kustomization"), resources: v.array(Text) });
-    const all = [...(await yamlFiles(join(root, "knative"))), ...(await yamlFiles(join(ROOT, "knative")))].filter((file) =>
-      file.endsWith("/kustomization.yaml"),
-    );
+    const all = [...(await yamlFiles(join(root, "knative"))), ...(await yamlFiles(join(ROOT, "knative")))].filter((file) => file.endsWith("/kustomization.yaml"));
     expect(all.length).toBeGreaterThan(5);
     for (const { file, value } of await documents(all)) {
       const { resources } = v.parse(Kustomization, value);
@@ -338,9 +325,7 @@ describe.skipIf(!hasSchemas)("the cluster's own schemas", () => {
 
   it("accept every manifest, in every release at hand", async () => {
     const schemaOf = readSchemas();
-    const files = [...(await yamlFiles(join(root, "knative"))), ...(await yamlFiles(join(ROOT, "knative/base")))].filter(
-      (file) => !file.endsWith("/kustomization.yaml"),
-    );
+    const files = [...(await yamlFiles(join(root, "knative"))), ...(await yamlFiles(join(ROOT, "knative/base")))].filter((file) => !file.endsWith("/kustomization.yaml"));
     const checked = new Set<string>();
     for (const { file, value } of await documents(files)) {
       const { apiVersion, kind, metadata } = v.parse(Resource, value);

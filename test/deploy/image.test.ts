@@ -58,9 +58,15 @@ describe("the image", () => {
 
 describe("the local stack", () => {
   it("is a valid compose file", async () => {
-    // The package's copy names a dialect by an address with a fragment, which the validator does not know it by.
-    const check = new Ajv2019({ strict: false, validateFormats: false }).compile({ ...composeSchema, $schema: undefined });
-    check(await composeDocument());
+    // The package's copy names its dialect and itself in ways of older drafts.
+    const schema: unknown = JSON.parse(JSON.stringify(composeSchema), (key, value: unknown) =>
+      (key === "$schema" || key === "id") && typeof value === "string" ? undefined : value,
+    );
+    const check = new Ajv2019({ strict: false, validateFormats: false }).compile(v.parse(v.record(Text, v.unknown()), schema));
+    const { name, ...rest } = v.parse(v.looseObject({ name: Text }), await composeDocument());
+    // The schema is of a release before projects could be named.
+    expect(name).toBe("aau");
+    check(rest);
     expect(check.errors ?? []).toEqual([]);
     expect(check({ services: { one: { imaeg: "x" } } })).toBe(false);
   });
@@ -103,15 +109,15 @@ describe("the local stack", () => {
   it("waits for health, not for a start, wherever a service can tell", async () => {
     const { services } = await compose();
     const silent = Object.entries(services).flatMap(([name, { healthcheck }]) => (healthcheck?.test ? [] : [name]));
-    // The first two end by themselves; Zot's image holds nothing that could ask.
-    expect(silent.sort()).toEqual(["bucket", "migrate", "zot"]);
+    // The first three end by themselves; Zot's image holds nothing that could ask.
+    expect(silent.sort()).toEqual(["bucket", "migrate", "setup", "zot"]);
   });
 
   it("starts bundles that the build makes", async () => {
     const built = (await findTargets(ROOT, true)).map(({ folder, entry }) => `/app/${folder}/${entry}`);
     const started = Object.values((await compose()).services)
       .filter(isOurs)
-      .flatMap(({ command }) => command ?? []);
+      .flatMap(({ command }) => command?.slice(0, 1) ?? []);
     expect(built).toEqual(expect.arrayContaining(started));
   });
 });

@@ -36,11 +36,9 @@ function strict(schema: unknown): unknown {
     if (key.startsWith("x-") || ["description", "example", "default", "format"].includes(key)) continue;
     // Go's dialect has inline flags; a pattern that JavaScript cannot read is left to the cluster.
     if (key === "pattern" && String(value).includes("(?i)")) continue;
-    result[key] =
-      key === "properties" ? Object.fromEntries(Object.entries(v.parse(Dictionary, value)).map(([name, property]) => [name, strict(property)])) : strict(value);
+    result[key] = key === "properties" ? Object.fromEntries(Object.entries(v.parse(Dictionary, value)).map(([name, property]) => [name, strict(property)])) : strict(value);
   }
-  const isOpen =
-    schema["x-kubernetes-preserve-unknown-fields"] === true || schema["x-kubernetes-embedded-resource"] === true || "additionalProperties" in schema;
+  const isOpen = schema["x-kubernetes-preserve-unknown-fields"] === true || schema["x-kubernetes-embedded-resource"] === true || "additionalProperties" in schema;
   if ("properties" in schema && !isOpen) result.additionalProperties = false;
   return result;
 }
@@ -60,9 +58,7 @@ function withMetadata(schema: Dictionary): Dictionary {
 }
 
 function filesBelow(folder: string): string[] {
-  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) =>
-    entry.isDirectory() ? filesBelow(join(folder, entry.name)) : [join(folder, entry.name)],
-  );
+  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? filesBelow(join(folder, entry.name)) : [join(folder, entry.name)]));
 }
 
 /** Gives validators by `apiVersion kind`; several where several releases of a definition are at hand. */

@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { freePort } from "../../scripts/local/child.ts";
 import { type Act, answer, endedEarly, failure, hang, hold, overloadedInStream, resetMidStream, truncatedJson } from "../support/scripted-provider.ts";
-import { ASK, freePort, type Line, lineTo, openRig, type Rig, type RigOptions, type Servers, startServers } from "./llm-gateway-rig.ts";
+import { ASK, type Line, lineTo, openRig, type Rig, type RigOptions, type Servers, startServers } from "./llm-gateway-rig.ts";
 
 let servers: Servers;
 let rig: Rig | undefined;

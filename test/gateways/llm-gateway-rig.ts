@@ -1,12 +1,16 @@
 /** The real llm-gateway on real PostgreSQL and Redis, with a scripted provider behind it and a fresh tenant and task for each test. */
-import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
 import { connect, createServer, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import Anthropic from "@anthropic-ai/sdk";
 import { Redis } from "ioredis";
 import pg from "pg";
+import { inject } from "vitest";
 import llmGateway from "../../functions/gateways/llm-gateway.ts";
+import { startRedis } from "../../scripts/local/redis.ts";
 import { type CapabilityAudience, capabilitySigner } from "../../shared/access/capability-token.ts";
 import { functionApp } from "../../shared/host/app.ts";
 import { readConfig } from "../../shared/host/config.ts";
@@ -19,7 +23,7 @@ import { opener as upstream } from "../../shared/host/resources/upstream.ts";
 import { openRuntime } from "../../shared/host/serve.ts";
 import { newId } from "../../shared/ids.ts";
 import { CANCEL_CHANNEL } from "../../shared/redis/streams.ts";
-import { freshDatabase, startPostgres } from "../support/postgres.ts";
+import { freshDatabase } from "../support/postgres.ts";
 import { hold, type Script, type ScriptedProvider, startScriptedProvider } from "../support/scripted-provider.ts";
 
 const CAPABILITY_KEY = "a key that only these tests know, long enough";
@@ -33,11 +37,11 @@ export interface Servers {
 }
 
 export async function startServers(): Promise<Servers> {
-  const postgres = await startPostgres();
-  const databaseUrl = await freshDatabase(postgres.url);
+  const databaseUrl = await freshDatabase(inject("postgresUrl"));
   const admin = new pg.Pool({ connectionString: databaseUrl, max: 4 });
   admin.on("error", () => {});
-  const redis = await startRedis();
+  const folder = await mkdtemp(join(tmpdir(), "aau-redis-"));
+  const redis = await startRedis(folder, { persist: false });
   return {
     databaseUrl,
     redisUrl: redis.url,
@@ -45,31 +49,9 @@ export async function startServers(): Promise<Servers> {
     async stop() {
       await admin.end();
       await redis.stop();
-      await postgres.stop();
+      await rm(folder, { recursive: true, force: true });
     },
   };
-}
-
-async function startRedis(): Promise<{ url: string; stop(): Promise<void> }> {
-  const port = await freePort();
-  const server = spawn("redis-server", ["--port", String(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"], { stdio: ["ignore", "pipe", "ignore"] });
-  for await (const line of server.stdout) if (String(line).includes("Ready to accept connections")) break;
-  return {
-    url: `redis://127.0.0.1:${port}`,
-    async stop() {
-      const exited = once(server, "exit");
-      server.kill("SIGKILL");
-      await exited;
-    },
-  };
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const port = portOf(server);
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 function portOf(server: Server): number {

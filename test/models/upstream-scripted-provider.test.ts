@@ -25,7 +25,10 @@ test("the scripted provider runs as a process of its own, whose ledger is on dis
     child.kill("SIGKILL");
     await exited;
 
-    const lines = (await readFile(ledgerFile, "utf8")).trim().split("\n").map((one) => JSON.parse(one));
+    const lines = (await readFile(ledgerFile, "utf8"))
+      .trim()
+      .split("\n")
+      .map((one) => JSON.parse(one));
     expect(lines).toContainEqual(expect.objectContaining({ event: "arrived", call: 1, model: "m", usage: null }));
     expect(lines).toContainEqual(expect.objectContaining({ event: "answering", call: 1, status: 200, usage: expect.objectContaining({ input_tokens: 100, output_tokens: 20 }) }));
     expect(lines).toContainEqual(expect.objectContaining({ event: "answering", call: 2, status: 429, usage: null }));

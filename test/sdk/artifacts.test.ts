@@ -30,7 +30,10 @@ describe("artifacts", () => {
     });
     const output = await harness.run({ task: "do" });
     expect(output.result).toBe("true 0 null");
-    expect(output.artifacts.map(({ name, media_type, size_bytes }) => [name, media_type, size_bytes])).toEqual([[name, "application/octet-stream", 70_000], ["empty", "text/plain", 0]]);
+    expect(output.artifacts.map(({ name, media_type, size_bytes }) => [name, media_type, size_bytes])).toEqual([
+      [name, "application/octet-stream", 70_000],
+      ["empty", "text/plain", 0],
+    ]);
     expect([...harness.lastRun.artifacts.keys()]).toEqual([name, "empty"]);
   });
 
@@ -49,13 +52,21 @@ describe("artifacts", () => {
   });
 
   it("need the scope in the manifest", async () => {
-    harness = storing(async ({ artifacts }) => (await artifacts.put({ name: "a", mediaType: "text/plain", content: "" })).name, { requiredScopes: ["store:read"] });
+    harness = storing(async ({ artifacts }) => (await artifacts.put({ name: "a", mediaType: "text/plain", content: "" })).name, {
+      requiredScopes: ["store:read"],
+    });
     expect(await harness.run({ task: "do" })).toMatchObject({ error_cause: "plugin" });
     expect(harness.lastRun.thrown).toMatchObject({ message: "the manifest does not declare the scope store:write" });
   });
 
   describe("in a store that fails", () => {
-    const REF = { artifact_id: "art_1", name: "a", media_type: "text/plain", size_bytes: 1, sha256: "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb" };
+    const REF = {
+      artifact_id: "art_1",
+      name: "a",
+      media_type: "text/plain",
+      size_bytes: 1,
+      sha256: "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb",
+    };
 
     /** Answers each request with the next of these; `null` breaks the connection. */
     async function storeAnswering(...answers: ({ status: number; body?: object } | null)[]) {
@@ -70,7 +81,14 @@ describe("artifacts", () => {
       await new Promise<void>((resolve) => server?.listen(0, "127.0.0.1", resolve));
       const address = server.address();
       const port = typeof address === "object" ? address?.port : 0;
-      const store = scopedArtifacts({ gatewayUrl: `http://127.0.0.1:${port}`, token: "t", scopes: BOTH.requiredScopes, signal: new AbortController().signal, trace: {}, onStored() {} });
+      const store = scopedArtifacts({
+        gatewayUrl: `http://127.0.0.1:${port}`,
+        token: "t",
+        scopes: BOTH.requiredScopes,
+        signal: new AbortController().signal,
+        trace: {},
+        onStored() {},
+      });
       return { put: () => store.put({ name: "a", mediaType: "text/plain", content: "a" }), calls: () => calls };
     }
 

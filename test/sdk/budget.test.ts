@@ -39,7 +39,12 @@ describe("the token budget", () => {
       { model: () => ({ text: "yes", usage: USAGE }) },
     );
     const output = await harness.run({ task: "count" });
-    expect(output).toMatchObject({ status: "success", result: "yesyes", execution_meta: { tokens_used: 8660, model_used: "claude-sonnet-4-6", budget_exceeded: false }, warnings: [] });
+    expect(output).toMatchObject({
+      status: "success",
+      result: "yesyes",
+      execution_meta: { tokens_used: 8660, model_used: "claude-sonnet-4-6", budget_exceeded: false },
+      warnings: [],
+    });
   });
 
   it("counts a streamed answer the same, and leaves its text as it was", async () => {
@@ -51,7 +56,11 @@ describe("the token budget", () => {
       { model: () => ({ text: "Grüße — 你好 👋 \u2028 end", usage: USAGE }) },
     );
     const output = await harness.run({ task: "count" });
-    expect(output).toMatchObject({ status: "success", result: "Grüße — 你好 👋 \u2028 end", execution_meta: { tokens_used: 4330, model_used: "claude-sonnet-4-6" } });
+    expect(output).toMatchObject({
+      status: "success",
+      result: "Grüße — 你好 👋 \u2028 end",
+      execution_meta: { tokens_used: 4330, model_used: "claude-sonnet-4-6" },
+    });
   });
 
   it("warns once from 80 % on, marks what goes over 100 %, and goes on", async () => {

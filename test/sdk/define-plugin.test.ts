@@ -1,11 +1,22 @@
 import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
-import { describe, expect, expectTypeOf, it } from "vitest";
+import * as v from "valibot";
+import { describe, expect, expectTypeOf, it, vi } from "vitest";
+import { InputEnvelope } from "../../shared/sdk/src/envelopes.ts";
+import { Stopped } from "../../shared/sdk/src/errors.ts";
+import { Execution } from "../../shared/sdk/src/execution.ts";
 import { definePlugin, type NodeContext, node, type PluginDefinition } from "../../shared/sdk/src/index.ts";
+import { loadAnthropic } from "../../shared/sdk/src/metered-anthropic.ts";
+import { EXECUTION_KEY } from "../../shared/sdk/src/node.ts";
+import { INPUT } from "./execute-request.ts";
 import { MANIFEST, pluginOf, succeed } from "./plugins.ts";
 
 describe("definePlugin", () => {
   it("writes the manifest in snake_case, with its defaults", () => {
-    const { manifest, name } = pluginOf(() => "", { requiredScopes: ["store:write", "secrets:github_token"], requiredSecretNames: ["github_token"], fallback: "other-plugin" });
+    const { manifest, name } = pluginOf(() => "", {
+      requiredScopes: ["store:write", "secrets:github_token"],
+      requiredSecretNames: ["github_token"],
+      fallback: "other-plugin",
+    });
     expect(name).toBe("under-test");
     expect(manifest).toEqual({
       name: "under-test",
@@ -46,17 +57,23 @@ describe("definePlugin", () => {
 
   it("does not compile the graph", () => {
     const State = Annotation.Root({ answer: Annotation<string> });
-    const unfinished = new StateGraph(State).addNode("work", node(() => ({ answer: "" })));
+    const unfinished = new StateGraph(State).addNode(
+      "work",
+      node(() => ({ answer: "" })),
+    );
     expect(() => definePlugin({ ...MANIFEST, graph: unfinished, start: () => ({}), finish: () => succeed("") })).not.toThrow();
   });
 
   it("knows the state's type from the graph", () => {
     const State = Annotation.Root({ count: Annotation<number>, list: Annotation<string[]>({ reducer: (a, b) => [...a, ...b], default: () => [] }) });
     const graph = new StateGraph(State)
-      .addNode("inline", node((state: typeof State.State, ctx) => {
-        expectTypeOf(ctx).toEqualTypeOf<NodeContext>();
-        return { count: state.count + 1 };
-      }))
+      .addNode(
+        "inline",
+        node((state: typeof State.State, ctx) => {
+          expectTypeOf(ctx).toEqualTypeOf<NodeContext>();
+          return { count: state.count + 1 };
+        }),
+      )
       .addEdge(START, "inline")
       .addEdge("inline", END);
     const plugin = definePlugin({
@@ -78,10 +95,44 @@ describe("node", () => {
   it("says what is missing when the graph runs on its own", async () => {
     const State = Annotation.Root({ answer: Annotation<string> });
     const graph = new StateGraph(State)
-      .addNode("work", node(() => ({ answer: "" })))
+      .addNode(
+        "work",
+        node(() => ({ answer: "" })),
+      )
       .addEdge(START, "work")
       .addEdge("work", END)
       .compile();
     await expect(graph.invoke({})).rejects.toThrow("runs only inside an execution");
+  });
+
+  it("does not enter the function when the task is cancelled already", async () => {
+    const entered = vi.fn(() => ({}));
+    const plugin = pluginOf(() => "");
+    const signal = AbortSignal.abort(new Stopped("gone", "cancelled"));
+    const runtime = {
+      llmGatewayUrl: "http://127.0.0.1:9",
+      scopeGatewayUrl: "http://127.0.0.1:9",
+      llmToken: "cap_llm",
+      scopedToken: "cap_scoped",
+      hasModel: false,
+      deadline: null,
+      signal,
+      trace: {},
+    };
+    const execution = new Execution({
+      manifest: plugin.manifest,
+      input: v.parse(InputEnvelope, INPUT),
+      secrets: {},
+      config: {},
+      onRefusal: "fail",
+      runtime,
+      anthropic: await loadAnthropic(),
+      signal,
+      deadlineAt: 0,
+      emit: entered,
+    });
+    const config = { configurable: { [EXECUTION_KEY]: execution }, metadata: { langgraph_node: "work" }, signal };
+    await expect(node(entered)({}, config)).rejects.toThrow("cancelled");
+    expect(entered).not.toHaveBeenCalled();
   });
 });

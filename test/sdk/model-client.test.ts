@@ -15,18 +15,24 @@ function fanOut(first: "a" | "b") {
   return definePlugin({
     ...MANIFEST,
     graph: new StateGraph(State)
-      .addNode("branch", node(async ({ item }: { item: string }, ctx) => {
-        if (item !== first) await new Promise<void>((resolve) => order.set("first is done", resolve));
-        await ask(ctx, "the same");
-        await ask(ctx, item);
-        await ask(ctx, "the same");
-        order.get("first is done")?.();
-        return { items: [item] };
-      }))
-      .addNode("after", node(async (_state: typeof State.State, ctx) => {
-        await ask(ctx, "the same");
-        return {};
-      }))
+      .addNode(
+        "branch",
+        node(async ({ item }: { item: string }, ctx) => {
+          if (item !== first) await new Promise<void>((resolve) => order.set("first is done", resolve));
+          await ask(ctx, "the same");
+          await ask(ctx, item);
+          await ask(ctx, "the same");
+          order.get("first is done")?.();
+          return { items: [item] };
+        }),
+      )
+      .addNode(
+        "after",
+        node(async (_state: typeof State.State, ctx) => {
+          await ask(ctx, "the same");
+          return {};
+        }),
+      )
       .addConditionalEdges(START, () => ["a", "b"].map((item) => new Send("branch", { item })))
       .addEdge("branch", "after")
       .addEdge("after", END),
@@ -44,24 +50,38 @@ describe("ctx.anthropic", () => {
       keys.push(harness.lastRun.modelCalls.map(({ call }) => `${call.node} ${call.body.messages[0]?.content} ${call.occurrence}`).sort());
       await harness.close();
     }
-    expect(keys[0]).toEqual(["after the same 1", "branch a 1", "branch b 1", "branch the same 1", "branch the same 2", "branch the same 3", "branch the same 4"]);
+    expect(keys[0]).toEqual([
+      "after the same 1",
+      "branch a 1",
+      "branch b 1",
+      "branch the same 1",
+      "branch the same 2",
+      "branch the same 3",
+      "branch the same 4",
+    ]);
     expect(keys[1]).toEqual(keys[0]);
   });
 
   it("numbers from 1 again when the task is run again", async () => {
-    harness = new PluginHarness(pluginOf((ctx) => ask(ctx, "the same")), { model: () => "fine" });
+    harness = new PluginHarness(
+      pluginOf((ctx) => ask(ctx, "the same")),
+      { model: () => "fine" },
+    );
     await harness.run({ task: "do", taskId: "task_1" });
     await harness.run({ task: "do", taskId: "task_1" });
     expect(harness.runs.flatMap(({ modelCalls }) => modelCalls.map(({ call }) => call.occurrence))).toEqual([1, 1]);
   });
 
   it("closes the open call at once when the platform hangs up, though the node passed no signal", async () => {
-    harness = new PluginHarness(pluginOf((ctx) => ask(ctx, "anything")), {
-      model: () => {
-        hangUp.abort();
-        return { fault: "hangs" };
+    harness = new PluginHarness(
+      pluginOf((ctx) => ask(ctx, "anything")),
+      {
+        model: () => {
+          hangUp.abort();
+          return { fault: "hangs" };
+        },
       },
-    });
+    );
     const hangUp = new AbortController();
     await expect(harness.run({ task: "do", signal: hangUp.signal })).rejects.toThrow("abort");
     expect(await harness.lastRun.modelCalls[0]?.closed).toBe(true);
@@ -70,15 +90,23 @@ describe("ctx.anthropic", () => {
   it("closes the calls of the other branches when one branch fails", async () => {
     const State = Annotation.Root({ done: Annotation<string> });
     let asked: () => void = () => {};
-    const bothAsk = new Promise<void>((resolve) => { asked = resolve; });
+    const bothAsk = new Promise<void>((resolve) => {
+      asked = resolve;
+    });
     const plugin = definePlugin({
       ...MANIFEST,
       graph: new StateGraph(State)
-        .addNode("asks", node(async (_: typeof State.State, ctx) => ({ done: await ask(ctx, "anything") })))
-        .addNode("fails", node(async () => {
-          await bothAsk;
-          throw new RangeError("no");
-        }))
+        .addNode(
+          "asks",
+          node(async (_: typeof State.State, ctx) => ({ done: await ask(ctx, "anything") })),
+        )
+        .addNode(
+          "fails",
+          node(async () => {
+            await bothAsk;
+            throw new RangeError("no");
+          }),
+        )
         .addEdge(START, "asks")
         .addEdge(START, "fails")
         .addEdge("asks", END)
@@ -98,7 +126,10 @@ describe("ctx.anthropic", () => {
 
   it("says up front that there is no model, and takes the offline answer at no cost", async () => {
     harness = new PluginHarness(pluginOf(async (ctx) => `${ctx.hasModel}: ${await ask(ctx, "First. Second! Third? Fourth.")}`));
-    expect(await harness.run({ task: "do" })).toMatchObject({ result: "false: First. Second! Third?", execution_meta: { model_used: "offline-extractive", tokens_used: 0 } });
+    expect(await harness.run({ task: "do" })).toMatchObject({
+      result: "false: First. Second! Third?",
+      execution_meta: { model_used: "offline-extractive", tokens_used: 0 },
+    });
   });
 });
 
@@ -120,7 +151,10 @@ describe("reading usage", () => {
   it.each([1, 2, 7, 64, 10_000])("does not depend on where a stream is cut (%i bytes a piece)", async (size) => {
     const { seen, out } = await passThrough(encoder.encode(stream), size);
     expect(out).toBe(stream);
-    expect(seen).toEqual([{ tokens: 16, model: "m", refused: false }, { tokens: 29, model: undefined, refused: true }]);
+    expect(seen).toEqual([
+      { tokens: 16, model: "m", refused: false },
+      { tokens: 29, model: undefined, refused: true },
+    ]);
   });
 
   it("passes over what is no usage", async () => {

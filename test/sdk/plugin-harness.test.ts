@@ -14,7 +14,9 @@ const SECRET = { requiredSecretNames: ["api_token"], requiredScopes: ["store:wri
 async function together(work: (ctx: NodeContext, task: string) => Promise<string>): Promise<void> {
   let waiting = 0;
   let open: () => void = () => {};
-  const both = new Promise<void>((resolve) => { open = resolve; });
+  const both = new Promise<void>((resolve) => {
+    open = resolve;
+  });
   harness = new PluginHarness(pluginOf(work, SECRET), {
     model: async () => {
       if (++waiting === 2) open();
@@ -34,22 +36,30 @@ describe("PluginHarness", () => {
     });
     harness.assertNoCrossTenantCalls();
     harness.assertOutputSchemaValid();
-    expect(harness.runs.map(({ input, modelCalls, artifacts }) => [input.context.tenant_id, modelCalls.length, Buffer.from(artifacts.get("result.txt")?.content ?? []).toString()])).toEqual([
+    expect(
+      harness.runs.map(({ input, modelCalls, artifacts }) => [
+        input.context.tenant_id,
+        modelCalls.length,
+        Buffer.from(artifacts.get("result.txt")?.content ?? []).toString(),
+      ]),
+    ).toEqual([
       ["test-tenant-1", 1, "the secret plans of the first token-of-the-first"],
       ["test-tenant-2", 1, "the secret plans of the second token-of-the-second"],
     ]);
   });
 
   it("catches a client that is kept from one execution to the next", async () => {
-    let kept: NodeContext | undefined;
-    harness = new PluginHarness(pluginOf(async (ctx, task) => {
-      kept ??= { ...ctx, anthropic: ctx.anthropic };
-      return ask(kept, task).catch(() => "");
-    }), { model: () => "answer" });
+    let kept: NodeContext["anthropic"] | undefined;
+    harness = new PluginHarness(
+      pluginOf(async (ctx, task) => {
+        kept ??= ctx.anthropic;
+        return ask({ ...ctx, anthropic: kept }, task);
+      }),
+      { model: () => "answer" },
+    );
     await harness.run(A);
-    await harness.run(B);
-    // The first execution's signal and time are its own, but its client works as long as the process does.
-    expect(() => harness.assertNoCrossTenantCalls()).toThrow(/after its task was over|something of tenant/);
+    await harness.run(A);
+    expect(() => harness.assertNoCrossTenantCalls()).toThrow("came after its task was over");
   });
 
   it("catches one tenant's text in another tenant's prompt", async () => {
@@ -73,7 +83,10 @@ describe("PluginHarness", () => {
   });
 
   it("says when the script has no further answer", async () => {
-    harness = new PluginHarness(pluginOf(async (ctx, task) => (await ask(ctx, task)) + (await ask(ctx, task))), { model: ["one"] });
+    harness = new PluginHarness(
+      pluginOf(async (ctx, task) => (await ask(ctx, task)) + (await ask(ctx, task))),
+      { model: ["one"] },
+    );
     await expect(harness.run({ task: "do" })).rejects.toThrow("the model script has 1 answers, and the node work asked for one more");
   });
 

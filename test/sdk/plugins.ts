@@ -21,7 +21,10 @@ export function pluginOf(work: (ctx: NodeContext, task: string) => string | Prom
   return definePlugin({
     ...MANIFEST,
     graph: new StateGraph(State)
-      .addNode("work", node(async (state: State, ctx) => ({ answer: await work(ctx, state.task) })))
+      .addNode(
+        "work",
+        node(async (state: State, ctx) => ({ answer: await work(ctx, state.task) })),
+      )
       .addEdge(START, "work")
       .addEdge("work", END),
     start: (input) => ({ task: input.task_description }),

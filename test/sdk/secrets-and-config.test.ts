@@ -3,12 +3,12 @@ import * as v from "valibot";
 import { afterEach, describe, expect, it } from "vitest";
 import { CallerMistake, type NodeContext } from "../../shared/sdk/src/index.ts";
 import { maskSecret } from "../../shared/sdk/src/secret.ts";
-import { PluginHarness } from "../../shared/sdk/src/testing/index.ts";
 import { serve } from "../../shared/sdk/src/serve.ts";
-import { pluginOf } from "./plugins.ts";
+import { PluginHarness } from "../../shared/sdk/src/testing/index.ts";
 import { executeRequest } from "./execute-request.ts";
+import { pluginOf } from "./plugins.ts";
 
-const VALUE = "ghp_0123456789/+ü\"abc";
+const VALUE = 'ghp_0123456789/+ü"abc';
 let harness: PluginHarness | undefined;
 afterEach(() => harness?.close());
 
@@ -17,9 +17,14 @@ const withSecret = (work: (ctx: NodeContext) => string | Promise<string>) => new
 describe("a secret", () => {
   it("shows itself only to reveal()", () => {
     const secret = maskSecret(VALUE);
-    expect([String(secret), `${secret}`, JSON.stringify({ secret }), inspect({ deep: [secret] }), inspect(secret, { showHidden: true }), Object.values(secret).join()]).toEqual(
-      ["[secret]", "[secret]", '{"secret":"[secret]"}', "{ deep: [ [secret] ] }", "[secret]", ""],
-    );
+    expect([
+      String(secret),
+      `${secret}`,
+      JSON.stringify({ secret }),
+      inspect({ deep: [secret] }),
+      inspect(secret, { showHidden: true }),
+      Object.values(secret).join(),
+    ]).toEqual(["[secret]", "[secret]", '{"secret":"[secret]"}', "{ deep: [ [secret] ] }", "[secret]", ""]);
     expect(secret.reveal()).toBe(VALUE);
   });
 
@@ -29,12 +34,12 @@ describe("a secret", () => {
   });
 
   it("is invisible when the manifest does not declare it, though the envelope brought it", async () => {
-    const plugin = pluginOf((ctx) => JSON.stringify([ctx.secret("other_token"), ctx.input]));
+    const plugin = pluginOf((ctx) => `${ctx.secret("other_token")} ${JSON.stringify(ctx.input)}`);
     const server = await serve(plugin, { port: 0, signals: false, log: () => {}, llmGatewayUrl: "http://127.0.0.1:9", scopeGatewayUrl: "http://127.0.0.1:9" });
     try {
       const answer = await executeRequest(server.url, { context: { tenant_id: "t", user_id: null, secrets: { other_token: VALUE } } });
       const text = await answer.text();
-      expect(text).toContain('"status":"success"');
+      expect(text).toContain('"result":"null {');
       expect(text).not.toContain("ghp_");
     } finally {
       await server.close();
@@ -49,11 +54,38 @@ describe("a secret", () => {
   });
 
   it.each<[string, (ctx: NodeContext, value: string) => string]>([
-    ["a report", (ctx, value) => { ctx.report(`using ${value}`); return ""; }],
-    ["a warning", (ctx, value) => { ctx.warn({ code: "X", message: encodeURIComponent(value) }); return ""; }],
-    ["a mistake told to the caller", (_ctx, value) => { throw new CallerMistake(`bad ${Buffer.from(value).toString("base64")}`); }],
-    ["an error's text", (_ctx, value) => { throw new Error(value); }],
-    ["an error's name", (_ctx, value) => { throw Object.assign(new Error(), { name: value }); }],
+    [
+      "a report",
+      (ctx, value) => {
+        ctx.report(`using ${value}`);
+        return "";
+      },
+    ],
+    [
+      "a warning",
+      (ctx, value) => {
+        ctx.warn({ code: "X", message: encodeURIComponent(value) });
+        return "";
+      },
+    ],
+    [
+      "a mistake told to the caller",
+      (_ctx, value) => {
+        throw new CallerMistake(`bad ${Buffer.from(value).toString("base64")}`);
+      },
+    ],
+    [
+      "an error's text",
+      (_ctx, value) => {
+        throw new Error(value);
+      },
+    ],
+    [
+      "an error's name",
+      (_ctx, value) => {
+        throw Object.assign(new Error(), { name: value });
+      },
+    ],
   ])("is taken out of %s", async (_where, leak) => {
     harness = withSecret((ctx) => leak(ctx, ctx.secret("github_token")?.reveal() ?? ""));
     await harness.run({ task: "do", secrets: { github_token: VALUE } });
@@ -74,17 +106,23 @@ describe("the configuration", () => {
   it("is the caller's mistake where the schema refuses it, and the value is not repeated", async () => {
     harness = new PluginHarness(pluginOf(() => "", { configSchema }));
     const output = await harness.run({ task: "do", pluginConfig: { style: "hunter2" } });
-    expect(output).toMatchObject({ error_code: "INVALID_INPUT", error_cause: "caller", error: 'The plugin\'s configuration is not valid: style must be ("short" | "long").' });
+    expect(output).toMatchObject({
+      error_code: "INVALID_INPUT",
+      error_cause: "caller",
+      error: 'The plugin\'s configuration is not valid: style must be ("short" | "long").',
+    });
   });
 });
 
 describe("what a node says", () => {
   it("is cut to size, and bounded in number", async () => {
-    harness = new PluginHarness(pluginOf((ctx) => {
-      for (let i = 0; i < 1500; i++) ctx.report("r".repeat(600));
-      for (let i = 0; i < 60; i++) ctx.warn({ code: "C".repeat(70), message: "m".repeat(3000) });
-      return "done";
-    }));
+    harness = new PluginHarness(
+      pluginOf((ctx) => {
+        for (let i = 0; i < 1500; i++) ctx.report("r".repeat(600));
+        for (let i = 0; i < 60; i++) ctx.warn({ code: "C".repeat(70), message: "m".repeat(3000) });
+        return "done";
+      }),
+    );
     const output = await harness.run({ task: "do" });
     expect(output.warnings).toHaveLength(50);
     expect(harness.lastRun.events.filter(({ type }) => type === "report")).toHaveLength(1000);

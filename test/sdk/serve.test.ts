@@ -17,7 +17,10 @@ afterEach(async () => {
 
 const NOWHERE = { llmGatewayUrl: "http://127.0.0.1:9", scopeGatewayUrl: "http://127.0.0.1:9/" };
 
-async function serving(work: (ctx: NodeContext, task: string) => string | Promise<string>, more: Partial<PluginDefinition<{ task: string; answer: string }>> = {}): Promise<string> {
+async function serving(
+  work: (ctx: NodeContext, task: string) => string | Promise<string>,
+  more: Partial<PluginDefinition<{ task: string; answer: string }>> = {},
+): Promise<string> {
   server = await serve(pluginOf(work, more), { port: 0, hostname: "127.0.0.1", signals: false, log: () => {}, ...NOWHERE });
   return server.url;
 }
@@ -25,16 +28,24 @@ async function serving(work: (ctx: NodeContext, task: string) => string | Promis
 /** A promise and the way to fulfil it. */
 function gate(): { opened: Promise<void>; open(): void } {
   let open: () => void = () => {};
-  const opened = new Promise<void>((resolve) => { open = resolve; });
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
   return { opened, open };
 }
 
 describe("POST /execute", () => {
   it("streams one event a line and ends with the output", async () => {
-    const url = await serving((ctx, task) => { ctx.report("half"); return task; });
+    const url = await serving((ctx, task) => {
+      ctx.report("half");
+      return task;
+    });
     const response = await executeRequest(url, {}, { "aau-request-id": "req_abc" });
     expect([response.status, response.headers.get("content-type"), response.headers.get("aau-request-id")]).toEqual([200, "application/x-ndjson", "req_abc"]);
-    const events = (await response.text()).trim().split("\n").map((line) => JSON.parse(line));
+    const events = (await response.text())
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
     expect(events.map(({ type }) => type)).toEqual(["node_started", "report", "node_finished", "output"]);
     expect(events[2]).toEqual({ type: "node_finished", node: "work", duration_ms: expect.any(Number) });
     expect(events[3].envelope).toMatchObject({ task_id: "task_1", status: "success", result: "do" });
@@ -42,7 +53,10 @@ describe("POST /execute", () => {
 
   it("sends each event when it happens, not when the next one does", async () => {
     const { opened, open } = gate();
-    const url = await serving(async () => { await opened; return "late"; });
+    const url = await serving(async () => {
+      await opened;
+      return "late";
+    });
     const response = await executeRequest(url, {});
     const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
     expect((await reader?.read())?.value).toBe('{"type":"node_started","node":"work"}\n');
@@ -54,11 +68,17 @@ describe("POST /execute", () => {
   it("says every five seconds that it is alive", async () => {
     vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
     const { opened, open } = gate();
-    const url = await serving(async () => { await opened; return "late"; });
+    const url = await serving(async () => {
+      await opened;
+      return "late";
+    });
     const response = await executeRequest(url, {});
     vi.advanceTimersByTime(10_000);
     open();
-    const types = (await response.text()).trim().split("\n").map((line) => JSON.parse(line).type);
+    const types = (await response.text())
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line).type);
     expect(types).toEqual(["node_started", "alive", "alive", "node_finished", "output"]);
   });
 
@@ -94,16 +114,24 @@ describe("POST /execute", () => {
     const url = await serving(() => "");
     const response = await executeRequest(url, body, { "aau-request-id": "req_1", ...headers });
     expect(response.status).toBe(status);
-    expect(await response.json()).toEqual({ error: { code: status === 413 ? "PAYLOAD_TOO_LARGE" : "INVALID_INPUT", message: expect.stringContaining(message), request_id: "req_1" } });
+    expect(await response.json()).toEqual({
+      error: { code: status === 413 ? "PAYLOAD_TOO_LARGE" : "INVALID_INPUT", message: expect.stringContaining(message), request_id: "req_1" },
+    });
   });
 
   it("refuses bytes that are not UTF-8, and a chunked body that grows too large", async () => {
     const url = await serving(() => "");
-    const notUtf8 = await fetch(`${url}/execute`, { method: "POST", headers: HEADERS, body: Buffer.concat([Buffer.from('{"task_id":"'), Buffer.from([0xff]), Buffer.from('"}')]) });
+    const notUtf8 = await fetch(`${url}/execute`, {
+      method: "POST",
+      headers: HEADERS,
+      body: Buffer.concat([Buffer.from('{"task_id":"'), Buffer.from([0xff]), Buffer.from('"}')]),
+    });
     expect(notUtf8.status).toBe(422);
     const status = await new Promise<string>((resolve, reject) => {
       const socket = connect(Number(new URL(url).port), "127.0.0.1");
-      const head = Object.entries({ host: "x", ...HEADERS, "transfer-encoding": "chunked" }).map(([name, value]) => `${name}: ${value}\r\n`).join("");
+      const head = Object.entries({ host: "x", ...HEADERS, "transfer-encoding": "chunked" })
+        .map(([name, value]) => `${name}: ${value}\r\n`)
+        .join("");
       socket.write(`POST /execute HTTP/1.1\r\n${head}\r\n`);
       const chunk = `100000\r\n${"x".repeat(1024 * 1024)}\r\n`;
       for (let i = 0; i < 13; i++) socket.write(chunk);
@@ -142,8 +170,18 @@ describe("what Knative and the platform ask", () => {
   });
 
   it.each<[string, () => never | Promise<never> | { status: "degraded"; components: Record<string, string> }, object]>([
-    ["what the plugin says", () => ({ status: "degraded", components: { github_api: "degraded" } }), { status: "degraded", components: { github_api: "degraded" }, message: null }],
-    ["a check that throws", () => { throw new Error("token hunter2"); }, { status: "unhealthy", components: {}, message: "The plugin's own health check failed." }],
+    [
+      "what the plugin says",
+      () => ({ status: "degraded", components: { github_api: "degraded" } }),
+      { status: "degraded", components: { github_api: "degraded" }, message: null },
+    ],
+    [
+      "a check that throws",
+      () => {
+        throw new Error("token hunter2");
+      },
+      { status: "unhealthy", components: {}, message: "The plugin's own health check failed." },
+    ],
     ["a check that rejects", () => Promise.reject(new Error("no")), { status: "unhealthy", components: {}, message: "The plugin's own health check failed." }],
   ])("reports %s as its health", async (_what, health, body) => {
     const response = await fetch(`${await serving(() => "", { health })}/health`);
@@ -151,8 +189,18 @@ describe("what Knative and the platform ask", () => {
   });
 
   it("names the setting that is missing", async () => {
-    await expect(serve(pluginOf(() => ""), { port: 0, scopeGatewayUrl: "http://x" })).rejects.toThrow("LLM_GATEWAY_URL");
-    await expect(serve(pluginOf(() => ""), { port: 99_999, ...NOWHERE })).rejects.toThrow("PORT");
+    await expect(
+      serve(
+        pluginOf(() => ""),
+        { port: 0, scopeGatewayUrl: "http://x" },
+      ),
+    ).rejects.toThrow("LLM_GATEWAY_URL");
+    await expect(
+      serve(
+        pluginOf(() => ""),
+        { port: 99_999, ...NOWHERE },
+      ),
+    ).rejects.toThrow("PORT");
   });
 });
 
@@ -161,16 +209,35 @@ describe("the log", () => {
     const lines: string[] = [];
     const write = vi.spyOn(process.stdout, "write").mockImplementation((text) => Boolean(lines.push(String(text))));
     try {
-      server = await serve(pluginOf(() => { throw new Error("CANARY\n    at CANARY (file.ts:1:1)"); }), { port: 0, signals: false, ...NOWHERE });
+      server = await serve(
+        pluginOf(() => {
+          throw new Error("CANARY\n    at CANARY (file.ts:1:1)");
+        }),
+        { port: 0, signals: false, ...NOWHERE },
+      );
       await (await executeRequest(server.url, { task_description: "CANARY" })).text();
     } finally {
       write.mockRestore();
     }
     const logged = lines.map((line) => JSON.parse(line));
-    const about = { timestamp: expect.stringMatching(/Z$/), service: "plugin-under-test", plugin_name: "under-test", task_id: "task_1", tenant_id: "ten_1", request_id: expect.any(String) };
+    const about = {
+      timestamp: expect.stringMatching(/Z$/),
+      service: "plugin-under-test",
+      plugin_name: "under-test",
+      task_id: "task_1",
+      tenant_id: "ten_1",
+      request_id: expect.any(String),
+    };
     expect(logged).toMatchObject([
       { ...about, level: "info", node: "work", message: "Node failed", duration_ms: expect.any(Number) },
-      { ...about, level: "error", message: "Execution finished", tokens_used: 0, error_type: "Error", frames: [expect.stringContaining("serve.test.ts"), ...Array(7).fill(expect.any(String))] },
+      {
+        ...about,
+        level: "error",
+        message: "Execution finished",
+        tokens_used: 0,
+        error_type: "Error",
+        frames: [expect.stringContaining("serve.test.ts"), ...Array(7).fill(expect.any(String))],
+      },
     ]);
     expect(lines.join("")).not.toContain("CANARY");
   });

@@ -24,7 +24,8 @@ async function loadEmbeddedPostgres() {
   return EmbeddedPostgres;
 }
 
-export async function startPostgres(): Promise<RunningPostgres> {
+/** `durable` waits for the disk as a real server does; tests need not. */
+export async function startPostgres({ durable = false, flags = [] }: { durable?: boolean; flags?: readonly string[] } = {}): Promise<RunningPostgres> {
   const folder = await mkdtemp(join(tmpdir(), "aau-pg-"));
   // Run by root, the server belongs to a user of its own, who has to get through here.
   await chmod(folder, 0o755);
@@ -38,7 +39,7 @@ export async function startPostgres(): Promise<RunningPostgres> {
     port,
     persistent: false,
     createPostgresUser: process.getuid?.() === 0,
-    postgresFlags: ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=300"],
+    postgresFlags: ["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300", "-c", `fsync=${durable ? "on" : "off"}`, ...flags],
     onLog: () => {},
     onError: () => {},
   });

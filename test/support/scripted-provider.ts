@@ -1,6 +1,7 @@
 /**
  * The only scripted part of the tests: a local server that speaks the Messages API. It is never faulted itself; it plays the faults
- * of a provider on request, and keeps a ledger of its own, which the auditor compares with what the platform billed.
+ * of a provider on request, and keeps a ledger of its own, which the auditor compares with what the platform billed. It is one file on
+ * purpose: it shares no line with what it tests, and runs alone.
  *
  *     const provider = await startScriptedProvider((request) => request.call === 1 ? failure(529) : answer("done"));
  *     … point ANTHROPIC_BASE_URL at provider.url, and give any ANTHROPIC_API_KEY so that calls have a price …

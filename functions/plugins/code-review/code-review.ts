@@ -1,5 +1,5 @@
 /** Code Review: reads a change as a careful colleague does, and says what to fix before merging. */
-import { type PluginResult, definePlugin, node } from "@aau/sdk";
+import { definePlugin, node, type PluginResult } from "@aau/sdk";
 import { END, START, StateGraph } from "@langchain/langgraph";
 import { fetchDiff } from "./nodes/fetch-diff.ts";
 import { logic } from "./nodes/logic.ts";
@@ -17,7 +17,8 @@ import { VERSION } from "./version.ts";
 /** In the answer itself; the artifacts hold more. */
 const MAX_COMMENTS = 200;
 
-const NO_MODEL = "Set ANTHROPIC_API_KEY to add the model's review: logic and reasoning (bugs, edge cases, race conditions), deeper security and performance checks, and a written summary. This review used static rules only.";
+const NO_MODEL =
+  "Set ANTHROPIC_API_KEY to add the model's review: logic and reasoning (bugs, edge cases, race conditions), deeper security and performance checks, and a written summary. This review used static rules only.";
 const INCOMPLETE = "Run the task again: the model did not finish its part of this review.";
 
 function finish(state: typeof ReviewState.State): PluginResult {
@@ -28,7 +29,14 @@ function finish(state: typeof ReviewState.State): PluginResult {
     result: shortText(reviewOf(state)),
     data: {
       summary: review.totals,
-      comments: review.findings.slice(0, MAX_COMMENTS).map((finding) => ({ path: finding.path, line: finding.line, severity: finding.severity, rule: finding.rule, body: inlineComment(finding), suggestion: finding.suggestion })),
+      comments: review.findings.slice(0, MAX_COMMENTS).map((finding) => ({
+        path: finding.path,
+        line: finding.line,
+        severity: finding.severity,
+        rule: finding.rule,
+        body: inlineComment(finding),
+        suggestion: finding.suggestion,
+      })),
       files_reviewed: review.files,
       lines_changed: review.lines,
     },
@@ -52,7 +60,10 @@ export default definePlugin({
   inputSchema: {
     type: "object",
     properties: {
-      attachments: { type: "array", description: "A unified diff (text/x-diff, *.diff, *.patch), source files, or the URL of a GitHub pull request. The URL may also stand in the command." },
+      attachments: {
+        type: "array",
+        description: "A unified diff (text/x-diff, *.diff, *.patch), source files, or the URL of a GitHub pull request. The URL may also stand in the command.",
+      },
       plugin_config: {
         type: "object",
         properties: {
@@ -61,7 +72,11 @@ export default definePlugin({
             type: "object",
             properties: {
               max_line_length: { type: "integer", minimum: 20, maximum: 5000 },
-              forbidden_patterns: { type: "array", maxItems: 50, items: { type: "object", properties: { pattern: { type: "string", description: "RE2 syntax" }, message: { type: "string" } }, required: ["pattern", "message"] } },
+              forbidden_patterns: {
+                type: "array",
+                maxItems: 50,
+                items: { type: "object", properties: { pattern: { type: "string", description: "RE2 syntax" }, message: { type: "string" } }, required: ["pattern", "message"] },
+              },
               required_eslint_rules: { type: "object", description: "Names and settings of ESLint core rules." },
             },
           },

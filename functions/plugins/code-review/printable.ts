@@ -11,7 +11,9 @@ export function printable(text: string): string {
 
 /** One line of at most `max` characters. */
 export function oneLine(text: string, max: number): string {
-  const flat = printable(text.slice(0, max * 4)).replace(/\s+/g, " ").trim();
+  const flat = printable(text.slice(0, max * 4))
+    .replace(/\s+/g, " ")
+    .trim();
   return flat.length > max ? `${flat.slice(0, max - 1)}…` : flat;
 }
 
@@ -24,5 +26,7 @@ export function code(text: string): string {
 
 /** Prose for Markdown: keeps the words, takes away links, images and HTML. */
 export function prose(text: string): string {
-  return printable(text).replace(/[<>]/g, (mark) => (mark === "<" ? "&lt;" : "&gt;")).replace(/!?\[([^\]\n]{0,500})\]\([^)\n]{0,2000}\)/g, "$1");
+  return printable(text)
+    .replace(/[<>]/g, (mark) => (mark === "<" ? "&lt;" : "&gt;"))
+    .replace(/!?\[([^\]\n]{0,500})\]\([^)\n]{0,2000}\)/g, "$1");
 }

@@ -1,4 +1,5 @@
 /** Runs a plugin's graph once and turns whatever happens into a valid OutputEnvelope. */
+import { setMaxListeners } from "node:events";
 import * as v from "valibot";
 import type { Plugin, PluginResult } from "./define-plugin.ts";
 import { ENVELOPE_VERSION, type ExecutionEvent, type InputEnvelope, MAX_OUTPUT_BYTES, OutputEnvelope } from "./envelopes.ts";
@@ -53,12 +54,13 @@ function parseConfig({ definition }: Plugin, raw: Record<string, unknown>): Reco
 /** Aborts on the first of: the platform hangs up, the plugin's time-out, the deadline. */
 function stopper(manifest: Manifest, runtime: Runtime): { signal: AbortSignal; deadlineAt: number; clear(): void } {
   const controller = new AbortController();
+  // Every parallel branch listens; a graph with more than ten is no leak.
+  setMaxListeners(0, controller.signal);
   const ownMs = manifest.timeout_seconds * 1000;
   const givenMs = runtime.deadline ? runtime.deadline.getTime() - Date.now() : Number.POSITIVE_INFINITY;
   const limitMs = Math.max(Math.min(ownMs, givenMs), 0);
   // Made when it is needed: an error with its stack costs more than the rest of this function.
-  const reason = () =>
-    givenMs < ownMs - DEADLINE_SLACK_MS ? new Stopped("deadline", "the deadline passed") : new Stopped("time_limit", "the time-out passed");
+  const reason = () => (givenMs < ownMs - DEADLINE_SLACK_MS ? new Stopped("deadline", "the deadline passed") : new Stopped("time_limit", "the time-out passed"));
   const timer = setTimeout(() => controller.abort(reason()), limitMs);
   const onAbort = () => controller.abort(runtime.signal.reason);
   if (runtime.signal.aborted) onAbort();
@@ -73,31 +75,10 @@ function stopper(manifest: Manifest, runtime: Runtime): { signal: AbortSignal; d
   };
 }
 
-/**
- * LangGraph stops listening for an abort once the first of several parallel branches has ended, and a node may ignore its
- * signal altogether. Racing the run against the signal keeps the promise that a cancelled task answers at once.
- */
-async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  let onAbort: (() => void) | undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(signal.reason);
-    signal.addEventListener("abort", onAbort, { once: true });
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    if (onAbort) signal.removeEventListener("abort", onAbort);
-    work.catch(() => undefined);
-  }
-}
-
 /** PostgreSQL stores neither NUL nor half of a surrogate pair; losing one character is better than losing a paid result. */
 function storable(text: string): string {
   if (!/\\u(?:0000|d[89a-f])/i.test(text)) return text;
-  return JSON.stringify(
-    JSON.parse(text, (_key, value: unknown) => (typeof value === "string" ? Buffer.from(value).toString().replaceAll("\0", "\uFFFD") : value)),
-  );
+  return JSON.stringify(JSON.parse(text, (_key, value: unknown) => (typeof value === "string" ? Buffer.from(value).toString().replaceAll("\0", "\uFFFD") : value)));
 }
 
 function validate(envelope: unknown): OutputEnvelope {
@@ -113,8 +94,7 @@ function validate(envelope: unknown): OutputEnvelope {
     throw new InvalidResult("data must be serialisable as JSON", { cause });
   }
   const bytes = Buffer.byteLength(text);
-  if (bytes > MAX_OUTPUT_BYTES)
-    throw new InvalidResult(`the result is ${bytes} bytes long, and ${MAX_OUTPUT_BYTES} are allowed; store larger results as artifacts`);
+  if (bytes > MAX_OUTPUT_BYTES) throw new InvalidResult(`the result is ${bytes} bytes long, and ${MAX_OUTPUT_BYTES} are allowed; store larger results as artifacts`);
   return v.parse(OutputEnvelope, JSON.parse(text));
 }
 
@@ -160,13 +140,14 @@ export async function execute(plugin: Plugin, input: InputEnvelope, runtime: Run
       deadlineAt: stop.deadlineAt,
       emit,
     });
-    const run = graphOf(plugin).invoke(definition.start(visibleInput), {
+    stop.signal.throwIfAborted();
+    // LangGraph holds every node against the signal, so a node that ignores its own does not delay the answer.
+    const state = await graphOf(plugin).invoke(definition.start(visibleInput), {
       signal: stop.signal,
       recursionLimit: RECURSION_LIMIT,
       configurable: { [EXECUTION_KEY]: execution },
     });
-    const state = await untilAborted(run, stop.signal);
-    execution.checkBoundary();
+    execution.checkBudget();
     const { status, result, data, confidence, nextSteps } = definition.finish(state, visibleInput);
     return { envelope: validate(envelopeOf({ status, result, data, confidence, next_steps: nextSteps })) };
   } catch (thrown) {

@@ -77,17 +77,17 @@ export class Execution {
     return this.tokensUsed > this.#parts.manifest.token_budget;
   }
 
-  /** The boundary around every node: cancel, budget, progress. */
+  /** The boundary around every node: cancel, budget, progress. `signal` also ends when a parallel branch fails. */
   async runNode<Patch>(name: string, signal: AbortSignal, run: (ctx: NodeContext) => Patch | Promise<Patch>): Promise<Patch> {
-    this.checkBoundary();
     signal.throwIfAborted();
+    this.checkBudget();
     const startedAt = performance.now();
     let outcome: "completed" | "failed" = "failed";
     this.nodesRun += 1;
     this.#emit({ type: "node_started", node: name });
     try {
       const patch = await run(this.#contextFor(name, signal));
-      this.checkBoundary();
+      this.checkBudget();
       outcome = "completed";
       return patch;
     } catch (error) {
@@ -101,8 +101,7 @@ export class Execution {
   }
 
   /** Also called once after the graph, for calls whose last node has ended before their usage was read. */
-  checkBoundary(): void {
-    this.signal.throwIfAborted();
+  checkBudget(): void {
     const { token_budget: limit } = this.#parts.manifest;
     if (this.budgetExceeded && !this.#warnedExceeded) {
       this.#warnedExceeded = true;

@@ -100,10 +100,6 @@ class PluginService {
     return c.json({ error: { code, message, request_id: requestIdOf(c) } }, status, headers);
   }
 
-  #refuseDraining(c: Context): Response {
-    return this.#refuse(c, 503, "PLUGIN_UNAVAILABLE", "The plugin's process is being stopped.", { "retry-after": "1", connection: "close" });
-  }
-
   #metrics(): string {
     const label = `plugin="${this.#plugin.name}"`;
     const totals = Object.entries(this.#totals).map(([status, count]) => `aau_plugin_executions_total{${label},status="${status}"} ${count}`);
@@ -118,15 +114,16 @@ class PluginService {
 
   async #answerExecute(c: Context<{ Bindings: HttpBindings }>): Promise<Response> {
     const { incoming, outgoing } = c.env;
-    if (this.#isDraining) return this.#refuseDraining(c);
     const headers = readHeaders(incoming.headers);
     if (!headers.ok) return this.#refuse(c, headers.status, headers.code, headers.message);
     const input = await readInput(incoming, incoming.headers["content-length"]);
     // What is left of a refused body would be read as the next request.
     if (!input.ok) return this.#refuse(c, input.status, input.code, input.message, input.status === 413 ? { connection: "close" } : {});
 
-    // The drain may have begun while the body came in.
-    if (this.#isDraining) return this.#refuseDraining(c);
+    // Asked after the body has come in, for the drain may have begun meanwhile.
+    if (this.#isDraining) {
+      return this.#refuse(c, 503, "PLUGIN_UNAVAILABLE", "The plugin's process is being stopped.", { "retry-after": "1", connection: "close" });
+    }
 
     const stop = new AbortController();
     const onClose = () => {
@@ -139,9 +136,20 @@ class PluginService {
     return RESPONSE_ALREADY_SENT;
   }
 
-  /** Writes to the socket itself: every event is one small chunk that leaves at once, and the last one ends the answer. */
+  /** Writes to the socket itself: the events of one turn of the event loop leave together, at its end, and the last one ends the answer. */
   async #run(outgoing: ServerResponse, input: InputEnvelope, headers: ExecuteHeaders, requestId: string, signal: AbortSignal): Promise<void> {
     const line = (event: ExecutionEvent) => `${JSON.stringify(event)}\n`;
+    let isHeld = false;
+    const holdForThisTurn = () => {
+      if (isHeld) return;
+      isHeld = true;
+      outgoing.cork();
+      setImmediate(() => {
+        isHeld = false;
+        if (!outgoing.writableEnded) outgoing.uncork();
+      });
+    };
+    holdForThisTurn();
     outgoing.writeHead(200, { "content-type": "application/x-ndjson", "cache-control": "no-store", "aau-request-id": requestId });
     const alive = setInterval(() => outgoing.write(line({ type: "alive" })), ALIVE_MS);
     const startedAt = performance.now();
@@ -160,7 +168,10 @@ class PluginService {
           trace: { "aau-request-id": requestId, ...(headers.traceparent && { traceparent: headers.traceparent }) },
           onNodeEnd: (node, duration_ms, outcome) => this.#log({ level: "info", message: `Node ${outcome}`, ...about, node, duration_ms }),
         },
-        (event) => outgoing.write(line(event)),
+        (event) => {
+          holdForThisTurn();
+          outgoing.write(line(event));
+        },
       );
       const { envelope, thrown } = ending;
       this.#totals[envelope.status] += 1;

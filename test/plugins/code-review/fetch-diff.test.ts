@@ -30,7 +30,11 @@ const reply = (status: number, body = "", headers: Record<string, string> = {}) 
   answer = (_request, response) => void response.writeHead(status, headers).end(body);
 };
 const review = (options: { task?: string; secrets?: Record<string, string>; url?: string } = {}) =>
-  harness.run({ task: options.task ?? "Review https://github.com/acme/shop/pull/12 please", pluginConfig: { github_api_url: options.url ?? base }, ...(options.secrets ? { secrets: options.secrets } : {}) });
+  harness.run({
+    task: options.task ?? "Review https://github.com/acme/shop/pull/12 please",
+    pluginConfig: { github_api_url: options.url ?? base },
+    ...(options.secrets ? { secrets: options.secrets } : {}),
+  });
 
 describe("fetching a pull request", () => {
   it("asks GitHub for the diff with the tenant's token, and prints the token nowhere", async () => {
@@ -49,7 +53,11 @@ describe("fetching a pull request", () => {
 
   it("takes the URL from an attachment", async () => {
     reply(200, diff);
-    const output = await harness.run({ task: "Review the attached change", pluginConfig: { github_api_url: base }, attachments: [{ name: "PR", media_type: "text/uri-list", url: "https://github.com/acme/shop/pull/7/files" }] });
+    const output = await harness.run({
+      task: "Review the attached change",
+      pluginConfig: { github_api_url: base },
+      attachments: [{ name: "PR", media_type: "text/uri-list", url: "https://github.com/acme/shop/pull/7/files" }],
+    });
     expect(requests[0]?.url).toBe("/api/v3/repos/acme/shop/pulls/7");
     expect(output.status).toBe("partial");
   });
@@ -155,7 +163,11 @@ describe("attachments", () => {
   });
 
   it("knows a diff by its name, its type, or its content", async () => {
-    for (const [name, media_type] of [["a.patch", "text/plain"], ["change", "text/x-diff"], ["change.txt", "text/plain"]] as const) {
+    for (const [name, media_type] of [
+      ["a.patch", "text/plain"],
+      ["change", "text/x-diff"],
+      ["change.txt", "text/plain"],
+    ] as const) {
       expect(found(await harness.run({ task: "Review", attachments: [{ name, media_type, content: diff }] }))).toEqual(["no-eval@src/a.js:1"]);
     }
   });
@@ -167,12 +179,17 @@ describe("attachments", () => {
   });
 
   it("reads base64, and a diff in the command", async () => {
-    expect(found(await harness.run({ task: "Review", attachments: [{ name: "a.diff", media_type: "text/x-diff", content_base64: Buffer.from(diff).toString("base64") }] }))).toHaveLength(1);
+    expect(
+      found(await harness.run({ task: "Review", attachments: [{ name: "a.diff", media_type: "text/x-diff", content_base64: Buffer.from(diff).toString("base64") }] })),
+    ).toHaveLength(1);
     expect(found(await harness.run({ task: `Review this:\n\`\`\`diff\n${diff}\`\`\`` }))).toEqual(["no-eval@src/a.js:1"]);
   });
 
   it("puts the hunks of one file in two diffs together", async () => {
-    const output = await harness.run({ task: "Review", attachments: [...(diffAttachment(diff) ?? []), { name: "more.diff", media_type: "text/x-diff", content: diffOf("src/a.js", 40, ["+eval(y);"]) }] });
+    const output = await harness.run({
+      task: "Review",
+      attachments: [...(diffAttachment(diff) ?? []), { name: "more.diff", media_type: "text/x-diff", content: diffOf("src/a.js", 40, ["+eval(y);"]) }],
+    });
     expect(found(output)).toEqual(["no-eval@src/a.js:1", "no-eval@src/a.js:40"]);
   });
 

@@ -25,7 +25,14 @@ describe("finding secrets", () => {
     expect(JSON.stringify(secrets)).not.toContain(secret);
   });
 
-  it.each(['password = "changeme"', "const apiKey = process.env.API_KEY;", 'const secret = "${SECRET}";', 'token: "<your-token-here>"', 'passwordLabel = "password"', 'const apiKey = "your-api-key-here";'])("leaves %s alone", async (text) => {
+  it.each([
+    'password = "changeme"',
+    "const apiKey = process.env.API_KEY;",
+    'const secret = "${SECRET}";',
+    'token: "<your-token-here>"',
+    'passwordLabel = "password"',
+    'const apiKey = "your-api-key-here";',
+  ])("leaves %s alone", async (text) => {
     expect((await inFile("a.js", text)).secrets).toEqual([]);
   });
 

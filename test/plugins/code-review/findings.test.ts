@@ -4,12 +4,18 @@ import { dataOf, diffAttachment, diffOf, files, found, newHarness } from "./revi
 const harness = newHarness();
 afterAll(() => harness.close());
 
-const rulesIn = async (contents: Record<string, string>, pluginConfig: Record<string, unknown> = {}) => found(await harness.run({ task: "Review this", attachments: files(contents), pluginConfig }));
+const rulesIn = async (contents: Record<string, string>, pluginConfig: Record<string, unknown> = {}) =>
+  found(await harness.run({ task: "Review this", attachments: files(contents), pluginConfig }));
 const only = async (name: string, text: string) => (await rulesIn({ [name]: text })).map((entry) => entry.slice(0, entry.indexOf("@")));
 
 describe("security rules", () => {
   it.each([
-    ["sql-injection", "a.ts", "db.query(`SELECT id FROM users WHERE name = '${name}'`);", "db.query(sql`SELECT id FROM users WHERE name = ${name}`); db.query('SELECT id FROM users WHERE name = $1', [name]); f(`select a file, ${x}`);"],
+    [
+      "sql-injection",
+      "a.ts",
+      "db.query(`SELECT id FROM users WHERE name = '${name}'`);",
+      "db.query(sql`SELECT id FROM users WHERE name = ${name}`); db.query('SELECT id FROM users WHERE name = $1', [name]); f(`select a file, ${x}`);",
+    ],
     ["sql-injection", "a.js", "db.query('DELETE FROM users WHERE id = ' + id);", "db.query('DELETE FROM users WHERE id = $1', [id]);"],
     ["no-eval", "a.js", "eval(text);", "JSON.parse(text);"],
     ["no-implied-eval", "a.js", "setTimeout('run()', 10);", "setTimeout(run, 10);"],
@@ -76,7 +82,10 @@ describe("changed lines only", () => {
   });
 
   it("has nothing to say of a change that only deletes", async () => {
-    const output = await harness.run({ task: "Review", attachments: diffAttachment("diff --git a/d.js b/d.js\ndeleted file mode 100644\n--- a/d.js\n+++ /dev/null\n@@ -1 +0,0 @@\n-eval(x)\n") });
+    const output = await harness.run({
+      task: "Review",
+      attachments: diffAttachment("diff --git a/d.js b/d.js\ndeleted file mode 100644\n--- a/d.js\n+++ /dev/null\n@@ -1 +0,0 @@\n-eval(x)\n"),
+    });
     expect(output.status).toBe("partial");
     expect(dataOf(output)).toMatchObject({ comments: [], files_reviewed: 0, lines_changed: 1 });
   });
@@ -89,16 +98,33 @@ describe("style", () => {
   });
 
   it("applies the tenant's standards", async () => {
-    const coding_standards = { max_line_length: 40, forbidden_patterns: [{ pattern: "moment\\(", message: "Use Temporal" }], required_eslint_rules: { "no-var": "error", "prefer-template": 2, eqeqeq: ["error", "always"] } };
-    expect(await rulesIn({ "a.js": `var a = moment();\nconst b = "${"x".repeat(50)}";\n` }, { coding_standards })).toEqual(["forbidden-pattern-1@a.js:1", "max-line-length@a.js:2", "no-var@a.js:1"]);
+    const coding_standards = {
+      max_line_length: 40,
+      forbidden_patterns: [{ pattern: "moment\\(", message: "Use Temporal" }],
+      required_eslint_rules: { "no-var": "error", "prefer-template": 2, eqeqeq: ["error", "always"] },
+    };
+    expect(await rulesIn({ "a.js": `var a = moment();\nconst b = "${"x".repeat(50)}";\n` }, { coding_standards })).toEqual([
+      "forbidden-pattern-1@a.js:1",
+      "max-line-length@a.js:2",
+      "no-var@a.js:1",
+    ]);
   });
 
   it("leaves out what makes no sense and says so once, however many batches there are", async () => {
-    const coding_standards = { max_line_length: "long", forbidden_patterns: [{ pattern: "(?=a)b", message: "x" }, { pattern: "[", message: "x" }, { nothing: 1 }], required_eslint_rules: { "no-such-rule": "error", "id-match": ["error", "^(a+)+$"], "__proto__x": "error", "no-var": "sometimes" } };
-    const output = await harness.run({ task: "Review", attachments: files({ "a/a.js": "var a;\n", "b/b.py": "x = 1\n", "c/c.js": "var a;\n" }), pluginConfig: { coding_standards } });
+    const coding_standards = {
+      max_line_length: "long",
+      forbidden_patterns: [{ pattern: "(?=a)b", message: "x" }, { pattern: "[", message: "x" }, { nothing: 1 }],
+      required_eslint_rules: { "no-such-rule": "error", "id-match": ["error", "^(a+)+$"], __proto__x: "error", "no-var": "sometimes" },
+    };
+    const output = await harness.run({
+      task: "Review",
+      attachments: files({ "a/a.js": "var a;\n", "b/b.py": "x = 1\n", "c/c.js": "var a;\n" }),
+      pluginConfig: { coding_standards },
+    });
     const settings = output.warnings.filter((warning) => warning.code === "INVALID_SETTING").map((warning) => warning.message);
     expect(new Set(settings).size).toBe(settings.length);
-    for (const word of ["max_line_length", "forbidden_patterns[0]", "forbidden_patterns[1]", "forbidden_patterns[2]", "no-such-rule", "id-match", "no-var"]) expect(settings.join("\n")).toContain(word);
+    for (const word of ["max_line_length", "forbidden_patterns[0]", "forbidden_patterns[1]", "forbidden_patterns[2]", "no-such-rule", "id-match", "no-var"])
+      expect(settings.join("\n")).toContain(word);
     expect(output.status).toBe("partial");
   });
 

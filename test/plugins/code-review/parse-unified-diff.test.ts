@@ -11,12 +11,20 @@ const only = (text: string) => {
 describe("reading a unified diff", () => {
   it("numbers added and unchanged lines on the new side, and gives removed ones no number", () => {
     const file = only(diffOf("a.js", 7, [" one", "-two", "+deux", "+trois", " four"]));
-    expect(file?.hunks[0]?.rows.map(({ kind, line }) => [kind, line])).toEqual([["context", 7], ["removed", null], ["added", 8], ["added", 9], ["context", 10]]);
+    expect(file?.hunks[0]?.rows.map(({ kind, line }) => [kind, line])).toEqual([
+      ["context", 7],
+      ["removed", null],
+      ["added", 8],
+      ["added", 9],
+      ["context", 10],
+    ]);
     expect(file).toMatchObject({ path: "a.js", status: "modified", added: 2, removed: 1, isWhole: false });
   });
 
   it("names a renamed file by its new name and keeps the old one", () => {
-    const file = only("diff --git a/old name.js b/lib/new.js\nsimilarity index 90%\nrename from old name.js\nrename to lib/new.js\n--- a/old name.js\n+++ b/lib/new.js\n@@ -1 +1 @@\n-a\n+b\n");
+    const file = only(
+      "diff --git a/old name.js b/lib/new.js\nsimilarity index 90%\nrename from old name.js\nrename to lib/new.js\n--- a/old name.js\n+++ b/lib/new.js\n@@ -1 +1 @@\n-a\n+b\n",
+    );
     expect(file).toMatchObject({ path: "lib/new.js", previousPath: "old name.js", status: "renamed" });
   });
 
@@ -24,11 +32,18 @@ describe("reading a unified diff", () => {
     const { files } = parseUnifiedDiff(
       "diff --git a/d.js b/d.js\ndeleted file mode 100644\n--- a/d.js\n+++ /dev/null\n@@ -1 +0,0 @@\n-gone\ndiff --git a/n.js b/n.js\nnew file mode 100644\n--- /dev/null\n+++ b/n.js\n@@ -0,0 +1 @@\n+new\ndiff --git a/i.png b/i.png\nindex 1..2 100644\nBinary files a/i.png and b/i.png differ\ndiff --git a/p.bin b/p.bin\nGIT binary patch\nliteral 4\nLc${NkU|;|M00aO5\n\n",
     );
-    expect(files.map(({ path, status, isWhole }) => [path, status, isWhole])).toEqual([["d.js", "deleted", false], ["n.js", "added", true], ["i.png", "binary", false], ["p.bin", "binary", false]]);
+    expect(files.map(({ path, status, isWhole }) => [path, status, isWhole])).toEqual([
+      ["d.js", "deleted", false],
+      ["n.js", "added", true],
+      ["i.png", "binary", false],
+      ["p.bin", "binary", false],
+    ]);
   });
 
   it("decodes quoted names, with and without bytes in octal", () => {
-    expect(only('diff --git "a/\\303\\244 \\"q\\".js" "b/\\303\\244 \\"q\\".js"\n--- "a/\\303\\244 \\"q\\".js"\n+++ "b/\\303\\244 \\"q\\".js"\n@@ -1 +1 @@\n-a\n+b\n')?.path).toBe('ä "q".js');
+    expect(only('diff --git "a/\\303\\244 \\"q\\".js" "b/\\303\\244 \\"q\\".js"\n--- "a/\\303\\244 \\"q\\".js"\n+++ "b/\\303\\244 \\"q\\".js"\n@@ -1 +1 @@\n-a\n+b\n')?.path).toBe(
+      'ä "q".js',
+    );
   });
 
   it("does not take the note about a missing newline for a line", () => {
@@ -67,7 +82,13 @@ describe("reading a unified diff", () => {
     expect(only(diffOf("a\u001b[31m\u202Eb.js", 1, ["+x"]))?.path).not.toMatch(/[\u001b\u202e]/);
   });
 
-  it.each([["empty", ""], ["prose", "please review\n- this\n+ that\n"], ["headers only", "--- a\n+++ b\n"], ["broken numbers", "--- a/x\n+++ b/x\n@@ -1 +99999999999999999999 @@\n+x\n"], ["only newlines", "\n".repeat(10_000)]])("survives %s", (_name, text) => {
+  it.each([
+    ["empty", ""],
+    ["prose", "please review\n- this\n+ that\n"],
+    ["headers only", "--- a\n+++ b\n"],
+    ["broken numbers", "--- a/x\n+++ b/x\n@@ -1 +99999999999999999999 @@\n+x\n"],
+    ["only newlines", "\n".repeat(10_000)],
+  ])("survives %s", (_name, text) => {
     expect(parseUnifiedDiff(text).files.every((file) => file.added === 0)).toBe(true);
   });
 

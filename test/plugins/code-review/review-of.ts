@@ -1,6 +1,6 @@
 /** Runs the plugin in its harness over what a test gives it. */
 import type { OutputEnvelope } from "@aau/sdk";
-import { PluginHarness, type HarnessOptions, type RunOptions } from "@aau/sdk/testing";
+import { type HarnessOptions, PluginHarness, type RunOptions } from "@aau/sdk/testing";
 import * as v from "valibot";
 import plugin from "../../../functions/plugins/code-review/code-review.ts";
 
@@ -31,7 +31,9 @@ export function dataOf(output: OutputEnvelope): v.InferOutput<typeof Data> {
 
 /** `rule@path:line`, sorted. */
 export function found(output: OutputEnvelope): string[] {
-  return dataOf(output).comments.map(({ rule, path, line }) => `${rule}@${path}:${line}`).sort();
+  return dataOf(output)
+    .comments.map(({ rule, path, line }) => `${rule}@${path}:${line}`)
+    .sort();
 }
 
 /** A diff of one file with one hunk, from lines that begin with a space, + or -. */

@@ -69,13 +69,17 @@ function isRateLimited(response: Response): boolean {
 function refusal(response: Response, pull: PullRequest, hasToken: boolean): Error {
   const what = `${pull.owner}/${pull.repo}#${pull.number}`;
   if (isRateLimited(response)) {
-    return hasToken ? unavailable("GitHub's rate limit for this token is used up") : new CallerMistake("GitHub's limit for requests without a token is used up. Set the secret github_token, or attach the diff.");
+    return hasToken
+      ? unavailable("GitHub's rate limit for this token is used up")
+      : new CallerMistake("GitHub's limit for requests without a token is used up. Set the secret github_token, or attach the diff.");
   }
   switch (response.status) {
     case 401:
       return new CallerMistake("GitHub does not accept the secret github_token: it is wrong, expired or revoked.");
     case 403:
-      return new CallerMistake(`GitHub does not let ${hasToken ? "the secret github_token" : "a request without a token"} read ${what}.${hasToken ? " It needs read access to pull requests." : " Set the secret github_token."}`);
+      return new CallerMistake(
+        `GitHub does not let ${hasToken ? "the secret github_token" : "a request without a token"} read ${what}.${hasToken ? " It needs read access to pull requests." : " Set the secret github_token."}`,
+      );
     case 404:
       return new CallerMistake(`GitHub has no pull request ${what}${hasToken ? " that the secret github_token may see" : ", or it is private: then set the secret github_token"}.`);
     case 406:

@@ -39,7 +39,11 @@ function unquoted(path: string): string {
   return new TextDecoder().decode(new Uint8Array(bytes));
 }
 
-const cleanPath = (path: string | undefined): string => printable(unquoted(path ?? "")).replaceAll("\t", " ").replaceAll("\n", " ").trim();
+const cleanPath = (path: string | undefined): string =>
+  printable(unquoted(path ?? ""))
+    .replaceAll("\t", " ")
+    .replaceAll("\n", " ")
+    .trim();
 
 /** `rename from x` and `copy from x`, which the library does not read. */
 function previousName(section: string): string | null {
@@ -129,6 +133,7 @@ export function parseUnifiedDiff(text: string): ParsedDiff {
   }
   if (sections.length > MAX_FILES) notes.push(`Only the first ${MAX_FILES} files of the diff were read.`);
   if (cut > 0) notes.push(`${cut} lines were longer than ${MAX_LINE} characters and were cut there.`);
-  if (inconsistent.length > 0) notes.push(`Added lines that no hunk header announces were not read: ${inconsistent.slice(0, 10).join(", ")}. The diff is damaged; make it again with git diff.`);
+  if (inconsistent.length > 0)
+    notes.push(`Added lines that no hunk header announces were not read: ${inconsistent.slice(0, 10).join(", ")}. The diff is damaged; make it again with git diff.`);
   return { files, notes };
 }

@@ -5,7 +5,10 @@ import { isGeneratedPath, isTestPath, languageOf } from "./file-kind.ts";
 import { MAX_LINE } from "./parse-unified-diff.ts";
 
 export function wholeFile(name: string, text: string): { file: ChangedFile; notes: string[] } {
-  const path = printable(name).replaceAll("\n", " ").replace(/^(?:\.?\/)+/, "") || "file";
+  const path =
+    printable(name)
+      .replaceAll("\n", " ")
+      .replace(/^(?:\.?\/)+/, "") || "file";
   const raw = text.replace(/\n$/, "").split("\n");
   const long = raw.filter((line) => line.length > MAX_LINE).length;
   const rows: Row[] = raw.map((line, index) => ({ kind: "added", line: index + 1, text: (line.endsWith("\r") ? line.slice(0, -1) : line).slice(0, MAX_LINE) }));

@@ -1,7 +1,7 @@
-import { CallerMistake, type Attachment, type NodeContext } from "@aau/sdk";
+import { type Attachment, CallerMistake, type NodeContext } from "@aau/sdk";
 import type { ChangedFile } from "../change.ts";
 import { isCode, languageOf } from "../diff/file-kind.ts";
-import { MAX_DIFF_BYTES, apiBase, fetchPullRequestDiff, findPullRequest } from "../diff/github-pull-request.ts";
+import { apiBase, fetchPullRequestDiff, findPullRequest, MAX_DIFF_BYTES } from "../diff/github-pull-request.ts";
 import { looksLikeDiff, parseUnifiedDiff } from "../diff/parse-unified-diff.ts";
 import { wholeFile } from "../diff/whole-file.ts";
 import { oneLine } from "../printable.ts";
@@ -98,7 +98,8 @@ export async function fetchDiff(_state: unknown, ctx: NodeContext): Promise<Revi
   const notes = reads.flatMap((read) => read.notes);
   const files = onePerPath(reads.flatMap((read) => read.files));
   if (files.length === 0) throw new CallerMistake([...notes.slice(0, 3), NOTHING_TO_REVIEW].join(" "));
-  if (files.every((file) => file.added === 0 && file.removed === 0)) throw new CallerMistake("The diff changes no line of text: it only renames, moves or replaces binary files. There is nothing to review.");
+  if (files.every((file) => file.added === 0 && file.removed === 0))
+    throw new CallerMistake("The diff changes no line of text: it only renames, moves or replaces binary files. There is nothing to review.");
   for (const note of notes.slice(0, 10)) ctx.warn({ code: "INPUT_NOT_READ", message: note });
   const source = reads.filter((read) => read.files.length > 0).map((read) => read.source);
   return { source: oneLine(source.join(", "), 200), files, hasModel: ctx.hasModel };

@@ -53,7 +53,10 @@ export async function logic({ batch }: BranchInput, ctx: NodeContext): Promise<R
   const byModel = reviewWithModel(ctx, batch, "logic", PROMPT);
   // A rejection while the static rules still run is for the await below, not for the process.
   byModel.catch(() => undefined);
-  const found = await scriptFindings(batch.files.filter((file) => file.fragments.length > 0), ctx.signal);
+  const found = await scriptFindings(
+    batch.files.filter((file) => file.fragments.length > 0),
+    ctx.signal,
+  );
   const { findings, isIncomplete } = await byModel;
   return { found: [...found, ...findings], incomplete: isIncomplete ? ["logic"] : [] };
 }

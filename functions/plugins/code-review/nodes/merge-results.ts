@@ -29,7 +29,10 @@ export function mergeResults(state: ReviewState, ctx: NodeContext): ReviewPatch 
   const unseen = [...new Set(state.unseen)].sort(compareText);
   if (unseen.length > 0) {
     const names = unseen.slice(0, 5).join(", ").slice(0, 1000) + (unseen.length > 5 ? ` and ${unseen.length - 5} more` : "");
-    ctx.warn({ code: "NOT_ANALYSABLE", message: `The static rules could not read every changed line of ${names}: the pieces in the diff do not parse on their own. Attach the whole files to have them read.` });
+    ctx.warn({
+      code: "NOT_ANALYSABLE",
+      message: `The static rules could not read every changed line of ${names}: the pieces in the diff do not parse on their own. Attach the whole files to have them read.`,
+    });
   }
   const notices = new Map(state.notices.map((notice) => [notice.message, notice]));
   for (const notice of [...notices.values()].slice(0, 10)) ctx.warn(notice);

@@ -19,7 +19,13 @@ export function scoreOf(finding: Finding): number {
 const sameness = (finding: Finding): string => `${finding.line}\u0000${finding.cwe ?? finding.rule}\u0000${finding.path}`;
 
 function compare(a: RankedFinding, b: RankedFinding): number {
-  return SEVERITIES.indexOf(a.severity) - SEVERITIES.indexOf(b.severity) || b.score - a.score || (a.path < b.path ? -1 : a.path > b.path ? 1 : 0) || a.line - b.line || (a.rule < b.rule ? -1 : a.rule > b.rule ? 1 : 0);
+  return (
+    SEVERITIES.indexOf(a.severity) - SEVERITIES.indexOf(b.severity) ||
+    b.score - a.score ||
+    (a.path < b.path ? -1 : a.path > b.path ? 1 : 0) ||
+    a.line - b.line ||
+    (a.rule < b.rule ? -1 : a.rule > b.rule ? 1 : 0)
+  );
 }
 
 /** Duplicates become one, the surer one; then critical before high before medium before low, and within these the score. */

@@ -4,7 +4,7 @@ import { breather } from "../breathe.ts";
 import type { Finding, ReadyFile } from "../change.ts";
 import { findDangerousLines } from "../rules/dangerous-lines.ts";
 import { findDependencyChanges } from "../rules/dependency-changes.ts";
-import { SECURITY_QUERIES, SECURITY_RULES, rulesWithQueries } from "../rules/script-weaknesses.ts";
+import { rulesWithQueries, SECURITY_QUERIES, SECURITY_RULES } from "../rules/script-weaknesses.ts";
 import { findingOf } from "../rules/weakness.ts";
 import type { BranchInput, ReviewPatch } from "../state.ts";
 

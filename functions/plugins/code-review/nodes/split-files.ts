@@ -1,7 +1,7 @@
-import { Send } from "@langchain/langgraph";
 import type { NodeContext } from "@aau/sdk";
-import { BRANCHES, type Batch, type ChangedFile, type ReadyFile } from "../change.ts";
+import { Send } from "@langchain/langgraph";
 import { breather } from "../breathe.ts";
+import { type Batch, BRANCHES, type ChangedFile, type ReadyFile } from "../change.ts";
 import { isCode, isScript } from "../diff/file-kind.ts";
 import type { ReviewPatch, ReviewState } from "../state.ts";
 
@@ -73,7 +73,11 @@ export async function splitFiles(state: ReviewState, ctx: NodeContext): Promise<
   const skipped = files.filter((file) => file.isGenerated).length;
   if (skipped > 0) ctx.warn({ code: "GENERATED_FILES", message: `${skipped} generated, minified or vendored files were searched for secrets only.` });
   const beyond = ctx.hasModel ? batches.filter((batch) => !batch.isForModel).flatMap((batch) => batch.files.filter((file) => isCode(file.language) && !file.isGenerated)) : [];
-  if (beyond.length > 0) ctx.warn({ code: "TOO_LARGE_FOR_MODEL", message: `${beyond.length} files were checked by static rules only: the whole change does not fit into the token budget. Send a smaller change to have all of it read by the model.` });
+  if (beyond.length > 0)
+    ctx.warn({
+      code: "TOO_LARGE_FOR_MODEL",
+      message: `${beyond.length} files were checked by static rules only: the whole change does not fit into the token budget. Send a smaller change to have all of it read by the model.`,
+    });
   ctx.report(`${files.length} files in ${batches.length} batches`);
   // Only the masked rows go on from here.
   return { files: state.files.map((file) => ({ ...file, hunks: [] })), batches, unseen };

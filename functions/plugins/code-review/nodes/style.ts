@@ -1,6 +1,6 @@
 import type { NodeContext } from "@aau/sdk";
 import { breather } from "../breathe.ts";
-import { type Finding, type ReadyFile, addedLines } from "../change.ts";
+import { addedLines, type Finding, type ReadyFile } from "../change.ts";
 import { isCode, isTestPath } from "../diff/file-kind.ts";
 import { oneLine, prose } from "../printable.ts";
 import type { Rules } from "../rules/lint-scripts.ts";
@@ -16,7 +16,21 @@ const UNTOLD = /\b(?:TODO|FIXME|XXX|HACK)\b/;
 const WITH_ISSUE = /#\d|[A-Z]{2,10}-\d|https?:\/\//;
 
 /** On a fragment these would complain about everything that the diff does not show. */
-const NEED_WHOLE_FILE = new Set(["no-undef", "no-unused-vars", "no-unused-labels", "no-unused-private-class-members", "eol-last", "max-lines", "strict", "no-useless-assignment", "prefer-const", "no-use-before-define", "unicode-bom", "max-classes-per-file", "no-restricted-syntax"]);
+const NEED_WHOLE_FILE = new Set([
+  "no-undef",
+  "no-unused-vars",
+  "no-unused-labels",
+  "no-unused-private-class-members",
+  "eol-last",
+  "max-lines",
+  "strict",
+  "no-useless-assignment",
+  "prefer-const",
+  "no-use-before-define",
+  "unicode-bom",
+  "max-classes-per-file",
+  "no-restricted-syntax",
+]);
 
 /** The tenant's patterns run on RE2, which takes linear time whatever the pattern; what RE2 does not know is left out. */
 async function compilePatterns({ forbiddenPatterns }: CodingStandards) {
@@ -42,10 +56,12 @@ function lineFindings(file: ReadyFile, standards: CodingStandards, patterns: Pat
   for (const { number: line, text } of addedLines(file)) {
     const add = (rule: string, weakness: Weakness) => found.push(findingOf("style", rule, weakness, { path: file.path, line }));
     const max = standards.maxLineLength;
-    if (max !== null && isCode(file.language) && text.length > max) add("max-line-length", { severity: "low", confidence: 0.9, message: `The line has ${text.length} characters; the standard allows ${max}.`, suggestion: "Break the line." });
+    if (max !== null && isCode(file.language) && text.length > max)
+      add("max-line-length", { severity: "low", confidence: 0.9, message: `The line has ${text.length} characters; the standard allows ${max}.`, suggestion: "Break the line." });
     if (isCode(file.language) && UNTOLD.test(text) && !WITH_ISSUE.test(text)) add("todo", TODO);
     for (const { matches, message, index } of patterns) {
-      if (matches(text)) add(`forbidden-pattern-${index + 1}`, { severity: "medium", confidence: 0.9, message: oneLine(prose(message), 300), suggestion: "Follow the coding standard." });
+      if (matches(text))
+        add(`forbidden-pattern-${index + 1}`, { severity: "medium", confidence: 0.9, message: oneLine(prose(message), 300), suggestion: "Follow the coding standard." });
     }
   }
   return found;
@@ -56,13 +72,26 @@ async function scriptFindings(files: readonly ReadyFile[], { requiredRules }: Co
   if (files.length === 0) return [];
   const { lintScripts } = await import("../rules/lint-scripts.ts");
   const forFragments = Object.fromEntries(Object.entries(requiredRules).filter(([name]) => !NEED_WHOLE_FILE.has(name)));
-  const whole = await lintScripts(files.filter((file) => file.isWhole), { ...DEFAULTS, ...requiredRules }, signal);
-  const parts = await lintScripts(files.filter((file) => !file.isWhole), { ...DEFAULTS, ...forFragments }, signal);
+  const whole = await lintScripts(
+    files.filter((file) => file.isWhole),
+    { ...DEFAULTS, ...requiredRules },
+    signal,
+  );
+  const parts = await lintScripts(
+    files.filter((file) => !file.isWhole),
+    { ...DEFAULTS, ...forFragments },
+    signal,
+  );
   return [...whole.messages, ...parts.messages].flatMap(({ path, rule, text, line }) => {
     const isRequired = Object.hasOwn(requiredRules, rule);
     if (rule === "no-console" && !isRequired && isTestPath(path)) return [];
     const builtIn = isRequired ? null : rule === "no-debugger" ? DEBUGGER : rule === "no-console" ? CONSOLE : null;
-    return [findingOf("style", rule, builtIn ?? { severity: "medium", confidence: 0.85, message: oneLine(prose(text), 400), suggestion: `Follow the standard's rule ${rule}.` }, { path, line })];
+    return [
+      findingOf("style", rule, builtIn ?? { severity: "medium", confidence: 0.85, message: oneLine(prose(text), 400), suggestion: `Follow the standard's rule ${rule}.` }, {
+        path,
+        line,
+      }),
+    ];
   });
 }
 
@@ -70,7 +99,11 @@ async function scriptFindings(files: readonly ReadyFile[], { requiredRules }: Co
 async function readStandards(ctx: NodeContext, hasScripts: boolean) {
   const { standards, warnings } = readCodingStandards(ctx.config);
   const { patterns, invalid } = await compilePatterns(standards);
-  for (const index of invalid) warnings.push({ code: "INVALID_SETTING", message: `coding_standards.forbidden_patterns[${index}] was left out: it is no RE2 expression (look-around and back-references are not).` });
+  for (const index of invalid)
+    warnings.push({
+      code: "INVALID_SETTING",
+      message: `coding_standards.forbidden_patterns[${index}] was left out: it is no RE2 expression (look-around and back-references are not).`,
+    });
   const names = Object.keys(standards.requiredRules);
   if (hasScripts && names.length > 0) {
     const { isKnownRule } = await import("../rules/lint-scripts.ts");

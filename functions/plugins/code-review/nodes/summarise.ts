@@ -2,7 +2,7 @@ import type { NodeContext } from "@aau/sdk";
 import { asData } from "../ask-model.ts";
 import { oneLine, prose } from "../printable.ts";
 import { executiveSummary } from "../report/executive-summary.ts";
-import { type Review, fullReport } from "../report/markdown.ts";
+import { fullReport, type Review } from "../report/markdown.ts";
 import { toSarif } from "../report/sarif.ts";
 import { changedLines, inWords, reviewedFiles, totalsOf } from "../report/totals.ts";
 import type { ReviewPatch, ReviewState } from "../state.ts";
@@ -41,7 +41,15 @@ export function confidenceOf(state: Pick<ReviewState, "hasModel" | "incomplete" 
 }
 
 export function reviewOf(state: ReviewState): Review {
-  return { source: state.source, files: reviewedFiles(state.files), lines: changedLines(state.files), totals: totalsOf(state.ranked), findings: state.ranked, summary: state.summary, hasModel: state.hasModel };
+  return {
+    source: state.source,
+    files: reviewedFiles(state.files),
+    lines: changedLines(state.files),
+    totals: totalsOf(state.ranked),
+    findings: state.ranked,
+    summary: state.summary,
+    hasModel: state.hasModel,
+  };
 }
 
 /** Writes the executive summary, and stores the report for people and for machines. */
@@ -50,6 +58,7 @@ export async function summarise(state: ReviewState, ctx: NodeContext): Promise<R
   const review = reviewOf({ ...state, summary });
   await ctx.artifacts.put({ name: "review.md", mediaType: "text/markdown; charset=utf-8", content: fullReport(review, MAX_REPORTED) });
   await ctx.artifacts.put({ name: "review.sarif.json", mediaType: "application/sarif+json", content: toSarif(state.ranked.slice(0, MAX_REPORTED), { version: VERSION }) });
-  if (state.ranked.length > MAX_REPORTED) ctx.warn({ code: "FINDINGS_CUT", message: `${state.ranked.length} findings (${inWords(totalsOf(state.ranked))}); the artifacts hold the first ${MAX_REPORTED}.` });
+  if (state.ranked.length > MAX_REPORTED)
+    ctx.warn({ code: "FINDINGS_CUT", message: `${state.ranked.length} findings (${inWords(totalsOf(state.ranked))}); the artifacts hold the first ${MAX_REPORTED}.` });
   return { summary, confidence: confidenceOf(state) };
 }

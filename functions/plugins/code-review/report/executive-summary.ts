@@ -4,9 +4,24 @@ import { code } from "../printable.ts";
 import { plural, totalsOf } from "./totals.ts";
 
 const TOPICS: Record<string, string> = {
-  "CWE-798": "secrets in the code", "CWE-89": "SQL injection", "CWE-78": "command injection", "CWE-79": "cross-site scripting", "CWE-95": "running text as code", "CWE-94": "running text as code",
-  "CWE-22": "path traversal", "CWE-295": "TLS without verification", "CWE-502": "unsafe deserialisation", "CWE-918": "server-side request forgery", "CWE-338": "predictable random values",
-  "CWE-829": "code from untrusted places", "CWE-1050": "work repeated in loops", "CWE-347": "unverified tokens", "CWE-327": "weak cryptography", "CWE-328": "weak cryptography", "CWE-1333": "slow regular expressions", "CWE-601": "open redirects",
+  "CWE-798": "secrets in the code",
+  "CWE-89": "SQL injection",
+  "CWE-78": "command injection",
+  "CWE-79": "cross-site scripting",
+  "CWE-95": "running text as code",
+  "CWE-94": "running text as code",
+  "CWE-22": "path traversal",
+  "CWE-295": "TLS without verification",
+  "CWE-502": "unsafe deserialisation",
+  "CWE-918": "server-side request forgery",
+  "CWE-338": "predictable random values",
+  "CWE-829": "code from untrusted places",
+  "CWE-1050": "work repeated in loops",
+  "CWE-347": "unverified tokens",
+  "CWE-327": "weak cryptography",
+  "CWE-328": "weak cryptography",
+  "CWE-1333": "slow regular expressions",
+  "CWE-601": "open redirects",
 };
 
 function topicsOf(findings: readonly RankedFinding[]): string {
@@ -25,10 +40,17 @@ function heaviestFile(findings: readonly RankedFinding[]): string {
 }
 
 export function executiveSummary(findings: readonly RankedFinding[], about: { hasModel: boolean }): string {
-  if (findings.length === 0) return about.hasModel ? "Nothing stands in the way of merging." : "The static rules found nothing. They do not understand what the code is for; a person should still read it.";
+  if (findings.length === 0)
+    return about.hasModel ? "Nothing stands in the way of merging." : "The static rules found nothing. They do not understand what the code is for; a person should still read it.";
   const { critical, high, medium } = totalsOf(findings);
   const grave = findings.filter((finding) => finding.severity === "critical" || finding.severity === "high");
   const advice =
-    critical > 0 ? `Do not merge yet: ${plural(critical, "critical problem")} must be fixed first.` : high > 0 ? `Fix ${high === 1 ? "the serious problem" : `the ${high} serious problems`} before merging.` : medium > 0 ? "Nothing grave; worth another look before merging." : "Only small things; fine to merge.";
+    critical > 0
+      ? `Do not merge yet: ${plural(critical, "critical problem")} must be fixed first.`
+      : high > 0
+        ? `Fix ${high === 1 ? "the serious problem" : `the ${high} serious problems`} before merging.`
+        : medium > 0
+          ? "Nothing grave; worth another look before merging."
+          : "Only small things; fine to merge.";
   return advice + topicsOf(grave) + heaviestFile(findings);
 }

@@ -1,7 +1,7 @@
 /** The review for people: a short text for a terminal, and the whole report as a file. Every word from outside was made printable before. */
 import { type RankedFinding, SEVERITIES } from "../change.ts";
 import { code } from "../printable.ts";
-import { type Totals, inWords, plural } from "./totals.ts";
+import { inWords, plural, type Totals } from "./totals.ts";
 
 export interface Review {
   source: string;
@@ -25,9 +25,14 @@ function heading({ files, lines, totals, findings }: Review): string {
 /** At most some forty lines, whatever the size of the change. */
 export function shortText(review: Review): string {
   const shown = review.findings.slice(0, SHOWN);
-  const list = shown.map((finding, index) => `${index + 1}. **${finding.severity.toUpperCase()}** ${code(`${finding.path}:${finding.line}`)} (${label(finding)})\n   ${finding.message}\n   Fix: ${finding.suggestion}`);
+  const list = shown.map(
+    (finding, index) =>
+      `${index + 1}. **${finding.severity.toUpperCase()}** ${code(`${finding.path}:${finding.line}`)} (${label(finding)})\n   ${finding.message}\n   Fix: ${finding.suggestion}`,
+  );
   const more = review.findings.length - shown.length;
-  return [`${heading(review)} ${review.summary}`, list.join("\n"), more > 0 ? `${plural(more, "more finding")} in review.md and review.sarif.json.` : ""].filter((part) => part !== "").join("\n\n");
+  return [`${heading(review)} ${review.summary}`, list.join("\n"), more > 0 ? `${plural(more, "more finding")} in review.md and review.sarif.json.` : ""]
+    .filter((part) => part !== "")
+    .join("\n\n");
 }
 
 export function inlineComment(finding: RankedFinding): string {
@@ -40,12 +45,20 @@ export function fullReport(review: Review, limit: number): string {
     const findings = review.findings.slice(0, limit).filter((finding) => finding.severity === severity);
     if (findings.length === 0) return [];
     const items = findings.map((finding) => {
-      const facts = [label(finding), finding.owasp, finding.branch, `confidence ${finding.confidence.toFixed(2)}`, finding.also.length > 0 ? `also ${finding.also.join(", ")}` : null].filter((fact) => fact !== null);
+      const facts = [
+        label(finding),
+        finding.owasp,
+        finding.branch,
+        `confidence ${finding.confidence.toFixed(2)}`,
+        finding.also.length > 0 ? `also ${finding.also.join(", ")}` : null,
+      ].filter((fact) => fact !== null);
       return `### ${code(`${finding.path}:${finding.line}`)}\n\n${finding.message}\n\n*Suggestion:* ${finding.suggestion}\n\n<sub>${facts.join(" · ")}</sub>`;
     });
     return [`## ${severity[0]?.toUpperCase()}${severity.slice(1)} (${review.totals[severity]})`, ...items];
   });
-  const how = review.hasModel ? "Static rules and a model read this change." : "Static rules read this change; no model was at hand, so bugs that need understanding were not looked for.";
+  const how = review.hasModel
+    ? "Static rules and a model read this change."
+    : "Static rules read this change; no model was at hand, so bugs that need understanding were not looked for.";
   const left = review.findings.length - limit;
   return `${[`# Code review of ${code(review.source)}`, `${plural(review.files, "file")}, ${plural(review.lines, "changed line")}. ${review.findings.length === 0 ? "No findings." : `Findings: ${inWords(review.totals)}.`}`, review.summary, ...sections, left > 0 ? `${plural(left, "more finding")} were left out.` : "", `---\n\n${how}`].filter((part) => part !== "").join("\n\n")}\n`;
 }

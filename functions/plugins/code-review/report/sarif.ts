@@ -13,7 +13,11 @@ function ruleOf(finding: RankedFinding) {
     shortDescription: { text: finding.rule },
     help: { text: finding.suggestion || finding.message },
     defaultConfiguration: { level: LEVEL[finding.severity] },
-    properties: { tags, ...(finding.branch === "security" ? { "security-severity": SECURITY_SEVERITY[finding.severity] } : {}), ...(finding.owasp ? { owasp: finding.owasp } : {}) },
+    properties: {
+      tags,
+      ...(finding.branch === "security" ? { "security-severity": SECURITY_SEVERITY[finding.severity] } : {}),
+      ...(finding.owasp ? { owasp: finding.owasp } : {}),
+    },
   };
 }
 
@@ -38,7 +42,9 @@ export function toSarif(findings: readonly RankedFinding[], tool: { version: str
   const log = {
     $schema: "https://json.schemastore.org/sarif-2.1.0.json",
     version: "2.1.0",
-    runs: [{ tool: { driver: { name: "aau-code-review", semanticVersion: tool.version, rules: [...rules.values()].map(({ rule }) => rule) } }, columnKind: "utf16CodeUnits", results }],
+    runs: [
+      { tool: { driver: { name: "aau-code-review", semanticVersion: tool.version, rules: [...rules.values()].map(({ rule }) => rule) } }, columnKind: "utf16CodeUnits", results },
+    ],
   };
   return `${JSON.stringify(log, null, 2)}\n`;
 }

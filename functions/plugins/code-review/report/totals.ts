@@ -11,7 +11,9 @@ export function totalsOf(findings: readonly RankedFinding[]): Totals {
 
 /** "2 critical, 1 low" */
 export function inWords(totals: Totals): string {
-  return SEVERITIES.filter((severity) => totals[severity] > 0).map((severity) => `${totals[severity]} ${severity}`).join(", ");
+  return SEVERITIES.filter((severity) => totals[severity] > 0)
+    .map((severity) => `${totals[severity]} ${severity}`)
+    .join(", ");
 }
 
 export const plural = (count: number, one: string): string => `${count} ${one}${count === 1 ? "" : "s"}`;

@@ -11,7 +11,10 @@ function pluginsFor(path: string): ParserPlugin[][] {
   if (["ts", "mts", "cts"].includes(extension)) return [[...common, "typescript"]];
   if (extension === "tsx") return [[...common, "typescript", "jsx"]];
   // Flow's annotations are close enough to TypeScript's for these rules.
-  return [[...common, "jsx"], [...common, "jsx", "typescript"]];
+  return [
+    [...common, "jsx"],
+    [...common, "jsx", "typescript"],
+  ];
 }
 
 const FORGIVING: ParserOptions = {
@@ -28,7 +31,8 @@ const FORGIVING: ParserOptions = {
 };
 
 /** Errors that only say that the surroundings are missing, or that a program would object to at a later stage. */
-const HARMLESS = /Outside|NotIn|Illegal(?:Break|Continue|Return)|Duplicate|Redeclar|VarRedeclaration|Undeclared|UnexpectedSuper|Strict|DeletePrivate|InvalidEscapedReserved|Await|Yield|Unexpected(?:Private|NewTarget)|PrivateName|Optional|Accessor|Decorator|Abstract|Override|Modifier|Declare|Initializer/;
+const HARMLESS =
+  /Outside|NotIn|Illegal(?:Break|Continue|Return)|Duplicate|Redeclar|VarRedeclaration|Undeclared|UnexpectedSuper|Strict|DeletePrivate|InvalidEscapedReserved|Await|Yield|Unexpected(?:Private|NewTarget)|PrivateName|Optional|Accessor|Decorator|Abstract|Override|Modifier|Declare|Initializer/;
 
 function parseAs(text: string, plugins: ParserPlugin[]) {
   const file = parse(text, { ...FORGIVING, plugins });
@@ -68,7 +72,17 @@ interface BabelToken {
   loc: { start: { line: number; column: number }; end: { line: number; column: number } };
 }
 
-const TOKEN_TYPES: Record<string, string> = { name: "Identifier", string: "String", num: "Numeric", bigint: "Numeric", regexp: "RegularExpression", template: "Template", jsxName: "JSXIdentifier", jsxText: "JSXText", privateName: "PrivateIdentifier" };
+const TOKEN_TYPES: Record<string, string> = {
+  name: "Identifier",
+  string: "String",
+  num: "Numeric",
+  bigint: "Numeric",
+  regexp: "RegularExpression",
+  template: "Template",
+  jsxName: "JSXIdentifier",
+  jsxText: "JSXText",
+  privateName: "PrivateIdentifier",
+};
 
 const tokenType = (type: { label: string; keyword?: string }): string => (type.keyword ? "Keyword" : (TOKEN_TYPES[type.label] ?? "Punctuator"));
 

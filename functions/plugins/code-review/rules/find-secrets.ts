@@ -23,12 +23,14 @@ interface Hit {
 }
 
 /** Values that only stand for a secret. */
-const PLACEHOLDER = /^(?:x+|\*+|\.+|<.{0,80}>|\$\{.{0,200}|%.{0,80}|\{\{.{0,200}|process\.env.{0,80}|(?:your|my|the|some|a)[-_ ].{0,80}|change[-_]?me.{0,40}|placeholder|password|passwd|secret|token|test|example.{0,40}|dummy.{0,40}|none|null|undefined|true|false)$/i;
+const PLACEHOLDER =
+  /^(?:x+|\*+|\.+|<.{0,80}>|\$\{.{0,200}|%.{0,80}|\{\{.{0,200}|process\.env.{0,80}|(?:your|my|the|some|a)[-_ ].{0,80}|change[-_]?me.{0,40}|placeholder|password|passwd|secret|token|test|example.{0,40}|dummy.{0,40}|none|null|undefined|true|false)$/i;
 /**
  * A literal given to a name that says what it is. Ours, because secretlint's rules know the shapes of providers' keys and have none for
  * a plain password. Every repetition is bounded, so the time is linear.
  */
-const ASSIGNED = /(?:passw(?:or)?d|passwd|pwd|secret|api[_-]?key|access[_-]?key|auth[_-]?token|private[_-]?key|client[_-]?secret)["']?\s{0,4}(?::|=|:=|=>)\s{0,4}(["'`])([^"'`\s]{8,120})\1/gi;
+const ASSIGNED =
+  /(?:passw(?:or)?d|passwd|pwd|secret|api[_-]?key|access[_-]?key|auth[_-]?token|private[_-]?key|client[_-]?secret)["']?\s{0,4}(?::|=|:=|=>)\s{0,4}(["'`])([^"'`\s]{8,120})\1/gi;
 
 function assignedSecrets(text: string): Hit[] {
   return Array.from(text.matchAll(ASSIGNED)).flatMap((match) => {
@@ -47,7 +49,13 @@ async function search(text: string, path: string): Promise<Hit[]> {
   });
   const known = messages.map((message): Hit => {
     // "found private key: ****": the words before the colon tell the kind and nothing more.
-    const what = oneLine(message.message.split(":", 1)[0]?.replace(/^found /i, "").replace(/\(.*/, "") ?? "", 60);
+    const what = oneLine(
+      message.message
+        .split(":", 1)[0]
+        ?.replace(/^found /i, "")
+        .replace(/\(.*/, "") ?? "",
+      60,
+    );
     // Some ranges take in the quote and the semicolon behind, without which the line would no longer parse.
     const found = text.slice(message.range[0], message.range[1]);
     const to = message.range[1] - (found.length - found.replace(/["'`;,)\]}\s]{1,8}$/, "").length);
@@ -85,8 +93,14 @@ async function maskRows(rows: readonly Row[], path: string): Promise<{ rows: Row
 }
 
 async function maskHunk(hunk: Hunk, path: string): Promise<{ hunk: Hunk; spots: SecretSpot[] }> {
-  const newRows = await maskRows(hunk.rows.filter((row) => row.kind !== "removed"), path);
-  const oldRows = await maskRows(hunk.rows.filter((row) => row.kind !== "added"), path);
+  const newRows = await maskRows(
+    hunk.rows.filter((row) => row.kind !== "removed"),
+    path,
+  );
+  const oldRows = await maskRows(
+    hunk.rows.filter((row) => row.kind !== "added"),
+    path,
+  );
   const after = newRows.rows.values();
   const before = oldRows.rows.values();
   const rows = hunk.rows.map((row): Row => {

@@ -2,7 +2,7 @@
  * Runs ESLint inside the process over the fragments of JavaScript and TypeScript files. Load it with `await import()`: ESLint, Babel and
  * the plugins take 100 ms, which a cold start should not pay before the first review needs them.
  */
-import { type Linter as LinterTypes, Linter } from "eslint/universal";
+import { Linter, type Linter as LinterTypes } from "eslint/universal";
 // The plugin's own entry reads its package.json from disk, which a bundle does not have beside it.
 import unsanitizedMethod from "eslint-plugin-no-unsanitized/lib/rules/method.js";
 import unsanitizedProperty from "eslint-plugin-no-unsanitized/lib/rules/property.js";
@@ -10,6 +10,7 @@ import security from "eslint-plugin-security";
 import { breather } from "../breathe.ts";
 import type { Fragment, ReadyFile } from "../change.ts";
 import { extensionOf } from "../diff/file-kind.ts";
+import { makeTimeLimit, TIMED_OUT } from "../time-limit.ts";
 import { babelForEslint } from "./babel-for-eslint.ts";
 import { fragmentText } from "./rebuild-fragments.ts";
 
@@ -36,7 +37,32 @@ const functionRange = {
 };
 
 const GLOBALS = Object.fromEntries(
-  ["window", "self", "globalThis", "global", "document", "setTimeout", "setInterval", "setImmediate", "execScript", "process", "require", "console", "Function", "eval", "Math", "Date", "RegExp", "Promise", "JSON", "Object", "Array", "Number", "String", "Symbol"].map((name) => [name, "readonly" as const]),
+  [
+    "window",
+    "self",
+    "globalThis",
+    "global",
+    "document",
+    "setTimeout",
+    "setInterval",
+    "setImmediate",
+    "execScript",
+    "process",
+    "require",
+    "console",
+    "Function",
+    "eval",
+    "Math",
+    "Date",
+    "RegExp",
+    "Promise",
+    "JSON",
+    "Object",
+    "Array",
+    "Number",
+    "String",
+    "Symbol",
+  ].map((name) => [name, "readonly" as const]),
 );
 
 function configFor(rules: Rules, path: string): unknown[] {
@@ -91,6 +117,9 @@ interface Piece {
 
 /** About 30 ms of work. */
 const GROUP_CHARACTERS = 30_000;
+const GROUP_MS = 3000;
+/** After these, the rest is left unseen. */
+const MAX_TIMEOUTS = 2;
 
 /** Pieces that are parsed alike, as many as make one group. */
 function* inGroups(files: readonly Lintable[]): Generator<Piece[]> {
@@ -113,7 +142,11 @@ function* inGroups(files: readonly Lintable[]): Generator<Piece[]> {
 /** @returns one list per piece; `null` where a rule tripped over the code. Rules are written for whole programs, and one may throw on a fragment. */
 function verifyGroup(group: readonly Piece[], rules: Rules): (LinterTypes.LintMessage[] | null)[] {
   try {
-    return verifyAll(group.map((piece) => piece.text), rules, group[0]?.path ?? "");
+    return verifyAll(
+      group.map((piece) => piece.text),
+      rules,
+      group[0]?.path ?? "",
+    );
   } catch {
     return group.length === 1 ? [null] : group.flatMap((piece) => verifyGroup([piece], rules));
   }
@@ -126,9 +159,17 @@ export async function lintScripts(files: readonly Lintable[], rules: Rules, sign
   const breathe = breather(signal);
   const messages: LintMessage[] = [];
   const unseen = new Set<string>();
+  const limited = makeTimeLimit();
+  let timeouts = 0;
   for (const group of inGroups(files)) {
     await breathe();
-    for (const [index, all] of verifyGroup(group, rules).entries()) {
+    const lists = timeouts < MAX_TIMEOUTS ? limited(GROUP_MS, () => verifyGroup(group, rules)) : TIMED_OUT;
+    if (lists === TIMED_OUT) {
+      timeouts += 1;
+      for (const piece of group) unseen.add(piece.path);
+      continue;
+    }
+    for (const [index, all] of lists.entries()) {
       const piece = group[index];
       if (!piece) continue;
       if (all === null || all.some((message) => message.fatal)) unseen.add(piece.path);
@@ -146,7 +187,9 @@ export async function lintScripts(files: readonly Lintable[], rules: Rules, sign
 /** Whether ESLint takes a rule with these options; a tenant may have asked for one that does not exist. */
 export function isKnownRule(name: string, setting: LinterTypes.RuleEntry): boolean {
   try {
-    return !verifyAll([""], { [name]: setting }, "file.js").flat().some((message) => /not found|Definition for rule/i.test(message.message));
+    return !verifyAll([""], { [name]: setting }, "file.js")
+      .flat()
+      .some((message) => /not found|Definition for rule/i.test(message.message));
   } catch {
     return false;
   }

@@ -8,6 +8,7 @@
  */
 import jsTokens from "js-tokens";
 import { type ChangedFile, type Fragment, type Line, newSide } from "../change.ts";
+import { makeTimeLimit, TIMED_OUT } from "../time-limit.ts";
 import { parses, topLevelStatements } from "./babel-for-eslint.ts";
 
 /** Work allowed per review. It bounds what a diff made for slowness can cost to a few seconds. */
@@ -16,8 +17,12 @@ export interface ParseAllowance {
   attempts: number;
   /** Characters that may be handed on to be linted. */
   accepted: number;
+  /** Hunks that may run into the time limit. */
+  timeouts: number;
 }
-export const newAllowance = (): ParseAllowance => ({ attempts: 5_000_000, accepted: 1_500_000 });
+export const newAllowance = (): ParseAllowance => ({ attempts: 5_000_000, accepted: 1_500_000, timeouts: 3 });
+/** A hunk takes a millisecond, a file of a megabyte half a second. */
+const HUNK_MS = 1500;
 /** What an attempt costs beside its text. */
 const ATTEMPT_COST = 300;
 
@@ -67,7 +72,9 @@ function readBrackets(text: string, start: string): Brackets {
     if (Object.hasOwn(CLOSER_OF, token.value)) open.push({ bracket: token.value, before });
     else if (")]}".includes(token.value) && !open.pop()) unopened.push({ bracket: token.value, next: "" });
   }
-  const closers = open.reverse().map(({ bracket, before }) => `${bracket === "`" ? "}`" : CLOSER_OF[bracket]}${before === "try" ? "finally{}" : before === "do" ? "while(_)" : ""}`);
+  const closers = open
+    .reverse()
+    .map(({ bracket, before }) => `${bracket === "`" ? "}`" : CLOSER_OF[bracket]}${before === "try" ? "finally{}" : before === "do" ? "while(_)" : ""}`);
   return { unopened, closers: unclosed + closers.join(""), start };
 }
 
@@ -75,15 +82,43 @@ type Place = "statements" | "class" | "object" | "list";
 
 /** What may open a bracket at a place, likeliest first, and what place it leads into. */
 function openers(bracket: string, next: string, place: Place): { text: string; into: Place }[] {
-  if (bracket === ")") return place === "statements" ? [{ text: "_(", into: "list" }] : place === "list" ? [{ text: "_(", into: "list" }] : place === "object" ? [{ text: "_:_(", into: "list" }] : [{ text: "_=_(", into: "list" }];
+  if (bracket === ")")
+    return place === "statements"
+      ? [{ text: "_(", into: "list" }]
+      : place === "list"
+        ? [{ text: "_(", into: "list" }]
+        : place === "object"
+          ? [{ text: "_:_(", into: "list" }]
+          : [{ text: "_=_(", into: "list" }];
   if (bracket === "]") return place === "object" ? [{ text: "_:[", into: "list" }] : place === "list" ? [{ text: "[", into: "list" }] : [{ text: "_=[", into: "list" }];
-  if (place === "class") return [{ text: "async*_(){", into: "statements" }, { text: "_={", into: "object" }];
-  if (place === "object") return [{ text: "async*_(){", into: "statements" }, { text: "_:{", into: "object" }];
-  if (place === "list") return [{ text: "async function*(){", into: "statements" }, { text: "{", into: "object" }];
+  if (place === "class")
+    return [
+      { text: "async*_(){", into: "statements" },
+      { text: "_={", into: "object" },
+    ];
+  if (place === "object")
+    return [
+      { text: "async*_(){", into: "statements" },
+      { text: "_:{", into: "object" },
+    ];
+  if (place === "list")
+    return [
+      { text: "async function*(){", into: "statements" },
+      { text: "{", into: "object" },
+    ];
   if (next === "else") return [{ text: "if(_){", into: "statements" }];
   if (next === "catch" || next === "finally") return [{ text: "try{", into: "statements" }];
-  if (next === "while") return [{ text: "do{", into: "statements" }, { text: "if(_){", into: "statements" }];
-  return [{ text: "async function*_(){", into: "statements" }, { text: "class _{", into: "class" }, { text: "_={", into: "object" }, { text: "switch(_){", into: "statements" }];
+  if (next === "while")
+    return [
+      { text: "do{", into: "statements" },
+      { text: "if(_){", into: "statements" },
+    ];
+  return [
+    { text: "async function*_(){", into: "statements" },
+    { text: "class _{", into: "class" },
+    { text: "_={", into: "object" },
+    { text: "switch(_){", into: "statements" },
+  ];
 }
 
 const ROOTS: { head: string; tail: string; place: Place }[] = [
@@ -173,8 +208,30 @@ function* cut(fragment: Fragment, path: string): Generator<Fragment> {
   yield { head: "", lines: fragment.lines.slice(from), tail: "" };
 }
 
+/** One hunk: as a whole, without its edges, or run by run. */
+function rebuildHunk(lines: readonly Line[], path: string, allowance: ParseAllowance): { fragments: Fragment[]; unseen: number } {
+  for (const part of trimmed(lines)) {
+    const found = wrap(part, path, allowance);
+    if (found.length > 0) return { fragments: found.flatMap((fragment) => [...cut(fragment, path)]), unseen: 0 };
+    if (allowance.attempts < 0) break;
+  }
+  const fragments: Fragment[] = [];
+  let unseen = 0;
+  for (const run of changedRuns(lines)) {
+    const alone = wrap(run, path, allowance);
+    fragments.push(...alone);
+    if (alone.length === 0) unseen += run.length;
+  }
+  return { fragments, unseen };
+}
+
 /** @returns the fragments, and how many changed lines are in none of them. */
-export async function rebuildFragments(file: Pick<ChangedFile, "hunks" | "path">, allowance: ParseAllowance, breathe: () => Promise<void>): Promise<{ fragments: Fragment[]; unseen: number }> {
+export async function rebuildFragments(
+  file: Pick<ChangedFile, "hunks" | "path">,
+  allowance: ParseAllowance,
+  breathe: () => Promise<void>,
+): Promise<{ fragments: Fragment[]; unseen: number }> {
+  const limited = makeTimeLimit();
   const fragments: Fragment[] = [];
   let unseen = 0;
   for (const hunk of file.hunks) {
@@ -183,24 +240,15 @@ export async function rebuildFragments(file: Pick<ChangedFile, "hunks" | "path">
     const changed = lines.filter((line) => line.isChanged).length;
     if (changed === 0) continue;
     allowance.accepted -= lines.reduce((size, line) => size + line.text.length, ATTEMPT_COST);
-    if (allowance.accepted < 0 || allowance.attempts < 0) {
+    const mayTry = allowance.accepted >= 0 && allowance.attempts >= 0 && allowance.timeouts > 0;
+    const rebuilt = mayTry ? limited(HUNK_MS, () => rebuildHunk(lines, file.path, allowance)) : null;
+    if (rebuilt === TIMED_OUT) allowance.timeouts -= 1;
+    if (rebuilt === null || rebuilt === TIMED_OUT) {
       unseen += changed;
       continue;
     }
-    let found: Fragment[] = [];
-    for (const part of trimmed(lines)) {
-      found = wrap(part, file.path, allowance);
-      if (found.length > 0 || allowance.attempts < 0) break;
-    }
-    if (found.length > 0) {
-      for (const fragment of found) fragments.push(...cut(fragment, file.path));
-      continue;
-    }
-    for (const run of changedRuns(lines)) {
-      const alone = wrap(run, file.path, allowance);
-      fragments.push(...alone);
-      if (alone.length === 0) unseen += run.length;
-    }
+    for (const fragment of rebuilt.fragments) fragments.push(fragment);
+    unseen += rebuilt.unseen;
   }
   return { fragments, unseen };
 }

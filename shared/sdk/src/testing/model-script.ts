@@ -50,7 +50,12 @@ function textOf(content: v.InferOutput<typeof Content>): string {
 /** What the platform answers without a provider's key: the first sentences of what it was asked, at no cost. */
 export function offlineAnswer({ messages }: MessagesRequest): ModelAnswer {
   const asked = textOf(messages.at(-1)?.content ?? "");
-  const text = asked.match(/[^.!?\n]+[.!?]?/g)?.slice(0, 3).join("").trim() ?? "";
+  const text =
+    asked
+      .match(/[^.!?\n]+[.!?]?/g)
+      ?.slice(0, 3)
+      .join("")
+      .trim() ?? "";
   return { text, model: "offline-extractive", usage: { input_tokens: 0, output_tokens: 0 } };
 }
 
@@ -65,7 +70,13 @@ export function messageOf(answer: Exclude<ModelAnswer, { error: unknown } | { fa
     content: text ? [{ type: "text", text }] : [],
     stop_reason: stopReason,
     stop_sequence: null,
-    usage: { input_tokens: Math.ceil(asked / 4), output_tokens: Math.ceil(text.length / 4), cache_creation_input_tokens: 0, cache_read_input_tokens: 0, ...usage },
+    usage: {
+      input_tokens: Math.ceil(asked / 4),
+      output_tokens: Math.ceil(text.length / 4),
+      cache_creation_input_tokens: 0,
+      cache_read_input_tokens: 0,
+      ...usage,
+    },
   };
 }
 export type Message = ReturnType<typeof messageOf>;

@@ -93,7 +93,15 @@ export class PlatformStandIn {
 
   #record(c: Context<Env>, kind: RecordedCall["kind"], token: string | undefined, body: string): RecordedCall {
     const holder = this.holders.get(token ?? "") ?? null;
-    const recorded = { kind, method: c.req.method, path: decodeURIComponent(c.req.path), body, requestId: c.req.header("aau-request-id") ?? null, holder, isLate: holder?.isOver ?? false };
+    const recorded = {
+      kind,
+      method: c.req.method,
+      path: decodeURIComponent(c.req.path),
+      body,
+      requestId: c.req.header("aau-request-id") ?? null,
+      holder,
+      isLate: holder?.isOver ?? false,
+    };
     this.calls.push(recorded);
     return recorded;
   }
@@ -140,7 +148,8 @@ export class PlatformStandIn {
     const bytes = new Uint8Array(await c.req.arrayBuffer());
     const { holder } = this.#record(c, "artifact", bearer(c), Buffer.from(bytes).toString());
     if (!holder) return c.json({ error: { code: "AUTH_INVALID", message: "unknown token", request_id: "req_test" } }, 401);
-    if (!holder.scopes.includes("store:write")) return c.json({ error: { code: "FORBIDDEN_SCOPE", message: "store:write is missing", request_id: "req_test" } }, 403);
+    if (!holder.scopes.includes("store:write"))
+      return c.json({ error: { code: "FORBIDDEN_SCOPE", message: "store:write is missing", request_id: "req_test" } }, 403);
     const name = c.req.param("name") ?? "";
     const files = this.#files.get(holder.taskId) ?? new Map<string, StoredArtifact>();
     this.#files.set(holder.taskId, files.set(name, { name, mediaType: c.req.header("content-type") ?? "application/octet-stream", content: bytes }));

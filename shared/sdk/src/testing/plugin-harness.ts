@@ -165,7 +165,10 @@ export class PluginHarness implements AsyncDisposable {
   assertTokensWithinBudget(): void {
     const { token_budget: budget } = this.#plugin.manifest;
     for (const { input, modelCalls } of this.runs) {
-      const used = modelCalls.reduce((sum, { usage }) => sum + (usage ? usage.input_tokens + usage.output_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens : 0), 0);
+      const used = modelCalls.reduce(
+        (sum, { usage }) => sum + (usage ? usage.input_tokens + usage.output_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens : 0),
+        0,
+      );
       assert(used <= budget, `task ${input.task_id} used ${used} tokens of a budget of ${budget}`);
     }
   }
@@ -199,7 +202,11 @@ export class PluginHarness implements AsyncDisposable {
       assert(envelope.success, `the output of task ${input.task_id} is not an OutputEnvelope: ${envelope.issues?.[0].message}`);
       const { task_id, status, error, error_code, error_cause } = envelope.output.envelope;
       assert.equal(task_id, input.task_id);
-      assert.equal(status === "failed", Boolean(error && error_code && error_cause), `the output of task ${input.task_id} must say why it failed, and only then`);
+      assert.equal(
+        status === "failed",
+        Boolean(error && error_code && error_cause),
+        `the output of task ${input.task_id} must say why it failed, and only then`,
+      );
     }
   }
 
@@ -215,5 +222,7 @@ export class PluginHarness implements AsyncDisposable {
 }
 
 function marksOf({ task_id, task_description, context }: InputEnvelope): string[] {
-  return [context.tenant_id, context.user_id ?? "", task_id, task_description, ...Object.values(context.secrets)].filter(({ length }) => length >= MIN_MARK_CHARS);
+  return [context.tenant_id, context.user_id ?? "", task_id, task_description, ...Object.values(context.secrets)].filter(
+    ({ length }) => length >= MIN_MARK_CHARS,
+  );
 }

@@ -1,0 +1,151 @@
+import { describe, expect, it } from "vitest";
+import { publicId } from "../../shared/ids.ts";
+import { audit, holds, type Invariant } from "../faults/auditor.ts";
+import type { Records } from "../faults/records.ts";
+
+const TASK = "01a20ac7-0abb-7443-b8ad-03c0e91b6db9";
+const OTHER = "01a20ac7-0abb-7443-b8ad-03c0e91b6dba";
+const TENANT = "01a20ac7-0abb-7443-b8ad-000000000001";
+const told = publicId("task", TASK);
+const at = (ms: number) => new Date(Date.UTC(2030, 0, 15) + ms);
+
+/** One task of one tenant that went well: submitted, read, answered from two model calls, stored and counted. */
+function goodRecords(): Records {
+  const call = (call_no: number, request: string) => ({
+    id: `call-${call_no}`,
+    task_id: TASK,
+    step: "main",
+    call_no,
+    attempt: 1,
+    state: "done",
+    question: `q${call_no}/1`,
+    input_tokens: 10,
+    output_tokens: 5,
+    cache_write_tokens: 2,
+    cache_read_tokens: 1,
+    cost: 100,
+    ceiling: 900,
+    provider_request_id: request,
+  });
+  const asked = (n: number, request: string) => ({
+    call: n,
+    requestId: request,
+    marker: "job-1",
+    status: 200,
+    usage: { input_tokens: 10, output_tokens: 5, cache_creation_input_tokens: 2, cache_read_input_tokens: 1 },
+    completed: true,
+    closedEarly: false,
+  });
+  return {
+    journal: [
+      { at: 1, op: "submit", marker: "job-1", outcome: "invoke" },
+      { at: 2, op: "submit", marker: "job-1", outcome: "ok", status: 202, task_id: told, seen: "queued" },
+      { at: 3, op: "read", marker: "job-1", outcome: "ok", status: 200, task_id: told, seen: "success" },
+      { at: 1, op: "submit", marker: "job-refused", outcome: "invoke" },
+      { at: 2, op: "submit", marker: "job-refused", outcome: "fail", status: 422 },
+    ],
+    tasks: [
+      {
+        id: TASK,
+        tenant_id: TENANT,
+        plugin_name: "probe",
+        environment: "live",
+        marker: "job-1",
+        status: "success",
+        attempt: 1,
+        holds_reservation: false,
+        deadline: at(60_000),
+        created_at: at(0),
+        completed_at: at(2_000),
+        tokens_used: 36,
+        cost: 200,
+        result: "answer 1 to question 1\nanswer 2 to question 2",
+        error_code: null,
+      },
+    ],
+    steps: [{ task_id: TASK, step: "main", attempt: 1, status: "success" }],
+    events: [
+      { task_id: TASK, seq: 1, type: "started", status: null },
+      { task_id: TASK, seq: 2, type: "finished", status: "success" },
+    ],
+    keys: [{ tenant_id: TENANT, key: "job-1", task_id: TASK }],
+    calls: [call(1, "req_1"), call(2, "req_2")],
+    usage: [{ id: "use-1", task_id: TASK, step: "main", attempt: 1, billable: true, input_tokens: 20, output_tokens: 10, cache_tokens: 6, cost: 200 }],
+    periods: [{ tenant_id: TENANT, plugin_name: "probe", environment: "live", month: "2030-01", used: 1, reserved: 0, quota_limit: 5, overage_enabled: false }],
+    artifacts: [{ task_id: TASK, name: "a.txt", storage_key: "k/a.txt", size_bytes: 7 }],
+    ledger: [asked(1, "req_1"), asked(2, "req_2")],
+    objects: new Map([["k/a.txt", 7]]),
+  };
+}
+
+function first<T>(rows: readonly T[]): T {
+  const [row] = rows;
+  if (row === undefined) throw new Error("the good records lack a row");
+  return row;
+}
+
+/** What the auditor says about the good records after this change, by invariant. */
+function broken(change: (records: Records) => void): Invariant[] {
+  const records = goodRecords();
+  change(records);
+  return audit(records, { leaseMs: 1_000 }).flatMap(({ invariant, violations }) => (violations.length > 0 ? [invariant] : []));
+}
+
+describe("the auditor", () => {
+  it("finds nothing in a run that went well, and looks at every invariant", () => {
+    const findings = audit(goodRecords(), { leaseMs: 1_000 });
+    expect(findings.flatMap(({ violations }) => violations)).toEqual([]);
+    expect(holds(findings)).toBe(true);
+    for (const { checked } of findings) expect(checked).toBeGreaterThan(0);
+  });
+
+  it.each<[Invariant, string, (records: Records) => void]>([
+    ["I1", "an accepted task that is not there", (r) => void r.journal.push({ at: 4, op: "submit", marker: "job-1", outcome: "ok", task_id: publicId("task", OTHER) })],
+    ["I1", "a task that has not ended", (r) => Object.assign(first(r.tasks), { status: "running", completed_at: null })],
+    ["I1", "a task that ended long after its deadline", (r) => Object.assign(first(r.tasks), { completed_at: at(62_001) })],
+    ["I2", "two tasks for one key", (r) => void r.tasks.push({ ...first(r.tasks), id: OTHER })],
+    ["I2", "a row that a refused submit left", (r) => void r.keys.push({ tenant_id: TENANT, key: "job-refused", task_id: TASK })],
+    ["I2", "a task that nobody submitted", (r) => void r.tasks.push({ ...first(r.tasks), id: OTHER, marker: "job-ghost" })],
+    ["I3", "a second terminal write", (r) => void r.events.push({ task_id: TASK, seq: 3, type: "finished", status: "success" })],
+    ["I3", "an event after the end", (r) => void r.events.push({ task_id: TASK, seq: 3, type: "node_finished", status: null })],
+    ["I3", "a step that another attempt wrote", (r) => Object.assign(first(r.steps), { attempt: 2 })],
+    ["I3", "usage that another attempt wrote", (r) => Object.assign(first(r.usage), { attempt: 2 })],
+    ["I3", "a result made of a call that is not the task's", (r) => Object.assign(first(r.tasks), { result: "answer 9 to question 1" })],
+    ["I3", "an artifact without its object", (r) => Object.assign(r, { objects: new Map() })],
+    ["I4", "an end that is not the one the caller was told", (r) => void r.journal.push({ at: 4, op: "cancel", marker: "job-1", outcome: "ok", task_id: told, seen: "cancelled" })],
+    ["I4", "a task that ran again after its end", (r) => void r.journal.push({ at: 4, op: "read", marker: "job-1", outcome: "ok", task_id: told, seen: "running" })],
+    ["I4", "a cancelled task that is billed", (r) => Object.assign(first(r.tasks), { status: "cancelled" })],
+    ["I5", "a billed call that the provider never saw", (r) => Object.assign(first(r.calls), { provider_request_id: "req_invented" })],
+    ["I5", "tokens that are not the provider's", (r) => Object.assign(first(r.calls), { cache_read_tokens: 2 })],
+    ["I5", "one real call that stands for two", (r) => Object.assign(first(r.calls), { provider_request_id: "req_2" })],
+    ["I5", "usage that is not the sum of its calls", (r) => Object.assign(first(r.usage), { output_tokens: 11 })],
+    ["I6", "a real call that is in no journal", (r) => void r.ledger.push({ ...first(r.ledger), call: 3, requestId: "req_3" })],
+    [
+      "I6",
+      "an unknown call without a ceiling",
+      (r) => void r.calls.push({ ...first(r.calls), id: "call-3", question: "q3/1", state: "unknown", ceiling: 0, provider_request_id: null }),
+    ],
+    [
+      "I6",
+      "a call that is open though its task has ended",
+      (r) => void r.calls.push({ ...first(r.calls), id: "call-3", question: "q3/1", state: "started", provider_request_id: null }),
+    ],
+    ["I7", "two usage rows for one step", (r) => void r.usage.push({ ...first(r.usage), id: "use-2", billable: false })],
+    ["I7", "one question that was paid twice", (r) => Object.assign(first(r.calls), { question: "q2/1" })],
+    ["I7", "a failed task that is billable", (r) => Object.assign(first(r.tasks), { status: "failed" })],
+    ["I7", "a month that counts more than succeeded", (r) => Object.assign(first(r.periods), { used: 2 })],
+    ["I8", "a reservation that did not return", (r) => Object.assign(first(r.periods), { reserved: 1 })],
+    ["I8", "a quota that was exceeded", (r) => Object.assign(first(r.periods), { quota_limit: 0 })],
+    ["I8", "an ended task that holds a reservation", (r) => Object.assign(first(r.tasks), { holds_reservation: true })],
+  ])("reports under %s %s", (invariant, _what, change) => {
+    expect(broken(change)).toContain(invariant);
+  });
+
+  it("knows a call whose gateway died before it could write the answer down, when the task lists one", () => {
+    const lostAnswer = (r: Records) => {
+      r.ledger.push({ ...first(r.ledger), call: 3, requestId: "req_3" });
+      r.calls.push({ ...first(r.calls), id: "call-3", question: "q3/1", state: "unknown", provider_request_id: null });
+    };
+    expect(broken(lostAnswer)).toEqual([]);
+  });
+});

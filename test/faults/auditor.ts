@@ -1,0 +1,289 @@
+/**
+ * Holds the records of a run against the invariants I1 to I8 and says where they break. It is one list of rules over plain data: it asks no
+ * part of the platform, so it cannot share a mistake with one. I9 and later belong to parts that do not exist yet.
+ */
+import { parseId } from "../../shared/ids.ts";
+import type { CallRecord, LedgerRecord, Records, TaskRecord } from "./records.ts";
+
+export const INVARIANTS = {
+  I1: "no loss: every accepted submit exists and ends by its deadline and two leases",
+  I2: "no ghosts: one key gives one task; a refusal left nothing",
+  I3: "one settlement: one terminal write, all rows of one attempt",
+  I4: "no revival: what has ended stays as it is; cancelled is not billed",
+  I5: "billed is real: every billed call is one call in the provider's ledger, with its tokens",
+  I6: "real is known: every call in the ledger is settled, or listed and billed to nobody",
+  I7: "no double bill: one usage row per step, one answer per question, sums agree",
+  I8: "reservations return: nothing is reserved at rest, and no quota is exceeded",
+} as const;
+export type Invariant = keyof typeof INVARIANTS;
+
+export interface Finding {
+  invariant: Invariant;
+  /** How many things were looked at. */
+  checked: number;
+  violations: string[];
+}
+
+export interface AuditOptions {
+  leaseMs: number;
+}
+
+const TERMINAL = new Set(["success", "partial", "failed", "cancelled"]);
+const SUCCEEDED = new Set(["success", "partial"]);
+
+export function audit(records: Records, { leaseMs }: AuditOptions): Finding[] {
+  const book = new Book();
+  const view = indexed(records);
+  noLoss(book, records, view, leaseMs);
+  noGhosts(book, records, view);
+  oneSettlement(book, records, view);
+  noRevival(book, records, view);
+  billedIsReal(book, records, view);
+  realIsKnown(book, records, view);
+  noDoubleBill(book, records, view);
+  reservationsReturn(book, records);
+  return book.findings();
+}
+
+export const holds = (findings: readonly Finding[]): boolean => findings.every(({ violations }) => violations.length === 0);
+
+class Book {
+  readonly #findings = new Map(Object.keys(INVARIANTS).map((invariant) => [invariant, { checked: 0, violations: [] as string[] }]));
+
+  check(invariant: Invariant, isKept: boolean, violation: () => string): void {
+    const finding = this.#findings.get(invariant);
+    if (!finding) return;
+    finding.checked += 1;
+    if (!isKept) finding.violations.push(violation());
+  }
+
+  findings(): Finding[] {
+    return [...this.#findings].map(([invariant, finding]) => ({ invariant: invariant as Invariant, ...finding }));
+  }
+}
+
+function groupBy<T>(rows: readonly T[], key: (row: T) => string): ReadonlyMap<string, readonly T[]> {
+  const groups = new Map<string, T[]>();
+  for (const row of rows) groups.set(key(row), [...(groups.get(key(row)) ?? []), row]);
+  return groups;
+}
+
+function indexed(records: Records) {
+  return {
+    task: new Map(records.tasks.map((task) => [task.id, task])),
+    byMarker: groupBy(records.tasks, (task) => task.marker ?? ""),
+    journal: groupBy(records.journal, (entry) => entry.marker),
+    calls: groupBy(records.calls, (call) => call.task_id),
+    events: groupBy(records.events, (event) => event.task_id),
+    ledger: new Map(records.ledger.map((entry) => [entry.requestId, entry])),
+  };
+}
+type View = ReturnType<typeof indexed>;
+
+const name = (task: TaskRecord) => `${task.id} (${task.marker ?? "no marker"}, ${task.status})`;
+const sum = <T>(rows: readonly T[], of: (row: T) => number) => rows.reduce((total, row) => total + of(row), 0);
+const uuidOf = (publicTaskId: string | undefined) => parseId("task", publicTaskId ?? "") ?? "";
+
+function noLoss(book: Book, { journal, tasks }: Records, { task }: View, leaseMs: number): void {
+  for (const entry of journal) {
+    if (entry.op !== "submit" || entry.outcome !== "ok") continue;
+    const found = task.get(uuidOf(entry.task_id));
+    book.check("I1", found !== undefined, () => `${entry.marker}: the caller was told ${entry.task_id}, and there is no such task`);
+  }
+  for (const row of tasks) {
+    book.check("I1", TERMINAL.has(row.status), () => `${name(row)} has not ended`);
+    if (row.completed_at === null) continue;
+    const lateMs = row.completed_at.getTime() - row.deadline.getTime();
+    book.check("I1", lateMs <= 2 * leaseMs, () => `${name(row)} ended ${lateMs} ms after its deadline`);
+  }
+}
+
+function noGhosts(book: Book, { journal, tasks, keys }: Records, { byMarker, journal: byJob }: View): void {
+  for (const [marker, entries] of groupBy(
+    journal.filter(({ op }) => op === "submit"),
+    (entry) => entry.marker,
+  )) {
+    const rows = byMarker.get(marker) ?? [];
+    const told = new Set(entries.filter(({ outcome }) => outcome === "ok").map(({ task_id }) => task_id));
+    book.check("I2", rows.length <= 1, () => `${marker}: ${rows.length} tasks for one key: ${rows.map(name).join(", ")}`);
+    book.check("I2", told.size <= 1, () => `${marker}: the caller was told of ${[...told].join(" and ")}`);
+    const isRefused = told.size === 0 && entries.some(({ outcome }) => outcome === "fail");
+    const left = rows.length + keys.filter(({ key }) => key === marker).length;
+    book.check("I2", !isRefused || left === 0, () => `${marker}: refused, and ${left} rows are there`);
+  }
+  for (const row of tasks) book.check("I2", byJob.has(row.marker ?? ""), () => `${name(row)} was never submitted`);
+  for (const { key, task_id } of keys) {
+    const row = (byMarker.get(key) ?? []).find(({ id }) => id === task_id);
+    book.check("I2", row !== undefined, () => `the key ${key} names the task ${task_id}, which is not its task`);
+  }
+}
+
+function oneSettlement(book: Book, records: Records, { task, events, calls, ledger }: View): void {
+  for (const row of records.tasks) {
+    const own = events.get(row.id) ?? [];
+    const ends = own.filter(({ type }) => type === "finished");
+    book.check(
+      "I3",
+      ends.length === (TERMINAL.has(row.status) ? 1 : 0),
+      () => `${name(row)} has ${ends.length} terminal writes: ${ends.map(({ seq, status }) => `${seq} ${status}`).join(", ")}`,
+    );
+    const last = own.at(-1);
+    book.check(
+      "I3",
+      !TERMINAL.has(row.status) || (last?.type === "finished" && last.status === row.status),
+      () => `${name(row)}: its last event is ${last?.seq} ${last?.type} ${last?.status ?? ""}`,
+    );
+    if (!SUCCEEDED.has(row.status)) continue;
+    const step = records.steps.filter(({ task_id }) => task_id === row.id);
+    book.check("I3", step.length === 1 && step[0]?.status === row.status, () => `${name(row)} has the steps ${step.map(({ status }) => status).join(", ") || "none"}`);
+    // The result names the provider's calls that it was made of: they must be this task's, and journalled as done.
+    const done = (calls.get(row.id) ?? []).filter(({ state }) => state === "done").map(({ provider_request_id }) => ledger.get(provider_request_id ?? "")?.call);
+    const named = [...(row.result ?? "").matchAll(/answer (\d+) to question/g)].map(([, call]) => Number(call));
+    book.check(
+      "I3",
+      named.length > 0 && named.every((call) => done.includes(call)),
+      () => `${name(row)}: its result is made of the calls ${named.join(", ")}, and done are ${done.join(", ")}`,
+    );
+  }
+  for (const step of records.steps) {
+    const row = task.get(step.task_id);
+    book.check(
+      "I3",
+      row?.attempt === step.attempt,
+      () => `${row ? name(row) : step.task_id}: step ${step.step} was written by attempt ${step.attempt}, and the task is at ${row?.attempt}`,
+    );
+  }
+  for (const row of records.usage) {
+    const owner = task.get(row.task_id);
+    book.check(
+      "I3",
+      owner?.attempt === row.attempt,
+      () => `${owner ? name(owner) : row.task_id}: usage was written by attempt ${row.attempt}, and the task is at ${owner?.attempt}`,
+    );
+  }
+  for (const artifact of records.artifacts) {
+    book.check(
+      "I3",
+      records.objects.get(artifact.storage_key) === artifact.size_bytes,
+      () =>
+        `${artifact.task_id}: the artifact ${artifact.name} has ${artifact.size_bytes} bytes in its row and ${records.objects.get(artifact.storage_key) ?? "no object"} in the store`,
+    );
+  }
+}
+
+function noRevival(book: Book, { journal, tasks, usage }: Records, { task, calls, ledger }: View): void {
+  for (const [taskId, entries] of groupBy(
+    journal.filter(({ task_id, seen }) => task_id !== undefined && seen !== undefined),
+    (entry) => uuidOf(entry.task_id),
+  )) {
+    const row = task.get(taskId);
+    const ended = entries.filter(({ seen }) => TERMINAL.has(seen ?? ""));
+    for (const { seen, op } of ended) book.check("I4", row?.status === seen, () => `${row ? name(row) : taskId}: the caller was told ${seen} (${op})`);
+    const first = ended.find(({ op }) => op === "read")?.at ?? Number.POSITIVE_INFINITY;
+    const back = entries.find(({ at, op, seen }) => op === "read" && at > first && !TERMINAL.has(seen ?? ""));
+    book.check("I4", back === undefined, () => `${row ? name(row) : taskId}: it had ended, and then the caller read ${back?.seen}`);
+  }
+  for (const row of tasks) {
+    if (row.status !== "cancelled") continue;
+    book.check(
+      "I4",
+      usage.every(({ task_id, billable }) => task_id !== row.id || !billable),
+      () => `${name(row)} is billed`,
+    );
+    const real = sum(calls.get(row.id) ?? [], (call) => tokensOf(ledger.get(call.provider_request_id ?? "")));
+    book.check("I4", row.tokens_used <= real, () => `${name(row)} counts ${row.tokens_used} tokens, and the provider returned ${real}`);
+  }
+}
+
+function tokensOf(entry: LedgerRecord | undefined): number {
+  const usage = entry?.usage;
+  return usage ? usage.input_tokens + usage.output_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens : 0;
+}
+
+function billedIsReal(book: Book, { usage, calls }: Records, { task, ledger, calls: callsOf }: View): void {
+  const billed = new Map<string, string>();
+  for (const call of calls) {
+    if (call.state !== "done") continue;
+    const real = ledger.get(call.provider_request_id ?? "");
+    const isSame =
+      real?.usage?.input_tokens === call.input_tokens &&
+      real.usage.output_tokens === call.output_tokens &&
+      real.usage.cache_creation_input_tokens === call.cache_write_tokens &&
+      real.usage.cache_read_input_tokens === call.cache_read_tokens;
+    book.check(
+      "I5",
+      real?.completed === true && isSame,
+      () => `call ${call.id} of ${call.task_id} is done as ${call.provider_request_id}, and the provider has ${JSON.stringify(real ?? null)}`,
+    );
+    const owner = task.get(call.task_id);
+    book.check("I5", real?.marker === owner?.marker, () => `call ${call.id} belongs to ${owner ? name(owner) : "nobody"}, and the provider was asked for ${real?.marker}`);
+    const other = billed.get(call.provider_request_id ?? "");
+    book.check("I5", other === undefined, () => `the provider's call ${call.provider_request_id} stands for ${other} and for ${call.id}`);
+    billed.set(call.provider_request_id ?? "", call.id);
+  }
+  for (const row of usage) {
+    const done = (callsOf.get(row.task_id) ?? []).filter(({ step, state }) => step === row.step && state === "done");
+    const cache = (call: CallRecord) => call.cache_write_tokens + call.cache_read_tokens;
+    const isSame =
+      row.input_tokens === sum(done, (c) => c.input_tokens) &&
+      row.output_tokens === sum(done, (c) => c.output_tokens) &&
+      row.cache_tokens === sum(done, cache) &&
+      row.cost === sum(done, (c) => c.cost);
+    book.check("I5", isSame, () => `usage ${row.id} of ${row.task_id} is not the sum of its ${done.length} calls`);
+  }
+}
+
+/** A call whose answer nobody could write down has no request id; it is known when its task lists as many such calls. */
+function realIsKnown(book: Book, { ledger, calls, tasks }: Records, { byMarker, calls: callsOf }: View): void {
+  const settled = new Set(calls.map(({ provider_request_id }) => provider_request_id));
+  const listed = (call: CallRecord) => call.provider_request_id === null && (call.state === "unknown" || call.state === "failed");
+  for (const [marker, asked] of groupBy(ledger, (entry) => entry.marker)) {
+    const open = asked.filter(({ requestId }) => !settled.has(requestId));
+    const rows = (byMarker.get(marker) ?? []).flatMap(({ id }) => callsOf.get(id) ?? []).filter(listed);
+    for (const [index, entry] of open.entries()) book.check("I6", index < rows.length, () => `the provider's call ${entry.requestId} for ${marker || "nobody"} is in no journal`);
+    for (const _ of asked.slice(open.length)) book.check("I6", true, () => "");
+  }
+  for (const call of calls) {
+    if (call.state === "unknown") book.check("I6", call.ceiling > 0, () => `the unknown call ${call.id} has no ceiling to be booked at`);
+  }
+  for (const row of tasks) {
+    const open = (callsOf.get(row.id) ?? []).filter(({ state }) => state === "started");
+    book.check("I6", !TERMINAL.has(row.status) || open.length === 0, () => `${name(row)} has ${open.length} open calls`);
+  }
+}
+
+function noDoubleBill(book: Book, { usage, calls, periods, tasks }: Records, { calls: callsOf }: View): void {
+  for (const [step, rows] of groupBy(usage, (row) => `${row.task_id} ${row.step}`)) book.check("I7", rows.length === 1, () => `${step} has ${rows.length} usage rows`);
+  for (const [question, rows] of groupBy(
+    calls.filter(({ state }) => state === "done"),
+    (call) => `${call.task_id} ${call.step} ${call.question}`,
+  )) {
+    book.check("I7", rows.length === 1, () => `${question} was paid ${rows.length} times: ${rows.map(({ provider_request_id }) => provider_request_id).join(", ")}`);
+  }
+  for (const row of tasks) {
+    const done = (callsOf.get(row.id) ?? []).filter(({ state }) => state === "done");
+    book.check("I7", row.cost === sum(done, (call) => call.cost), () => `${name(row)} costs ${row.cost}, and its calls ${sum(done, (call) => call.cost)}`);
+    const billed = usage.filter(({ task_id, billable }) => task_id === row.id && billable);
+    book.check("I7", billed.length === (SUCCEEDED.has(row.status) && row.environment === "live" ? 1 : 0), () => `${name(row)} has ${billed.length} billable rows`);
+  }
+  for (const period of periods) {
+    const own = tasks.filter(
+      (row) =>
+        row.tenant_id === period.tenant_id &&
+        row.plugin_name === period.plugin_name &&
+        row.environment === period.environment &&
+        row.created_at.toISOString().startsWith(period.month),
+    );
+    const used = own.filter(({ status }) => SUCCEEDED.has(status)).length;
+    book.check("I7", period.used === used, () => `${period.tenant_id} ${period.month}: ${period.used} executions are counted, and ${used} tasks succeeded`);
+  }
+}
+
+function reservationsReturn(book: Book, { periods, tasks }: Records): void {
+  for (const period of periods) {
+    book.check("I8", period.reserved === 0, () => `${period.tenant_id} ${period.month}: ${period.reserved} are still reserved`);
+    const isWithin = period.quota_limit === null || period.overage_enabled === true || period.used <= period.quota_limit;
+    book.check("I8", isWithin, () => `${period.tenant_id} ${period.month}: ${period.used} used of ${period.quota_limit}`);
+  }
+  for (const row of tasks) book.check("I8", !TERMINAL.has(row.status) || !row.holds_reservation, () => `${name(row)} has ended and holds a reservation`);
+}

@@ -1,0 +1,99 @@
+/** The caller of a fault run. It writes down every call before it is made and what came of it, and asks again with the same key when it cannot know. */
+import { appendFileSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
+import * as v from "valibot";
+import plugin from "./plugin.ts";
+import type { Random } from "./random.ts";
+import type { JournalEntry } from "./records.ts";
+
+export interface Job {
+  marker: string;
+  apiKey: string;
+  /** Keeps the plugin busy for so long. */
+  slowMs?: number;
+  /** Two submits at once with one Idempotency-Key. */
+  isTwin?: boolean;
+  cancelAfterMs?: number;
+  deadlineMs: number;
+  /** A submit that has to be refused. */
+  refusal?: "unknown plugin" | "empty command";
+}
+
+export interface Client {
+  /** Resolves when the caller knows the end of the task, or that there is none, or has given up. */
+  run(job: Job): Promise<void>;
+  /** From now on nothing is asked again. */
+  giveUp(): void;
+}
+
+const REQUEST_TIMEOUT_MS = 20_000;
+const TERMINAL = new Set(["success", "partial", "failed", "cancelled"]);
+const Answer = v.object({ task_id: v.string(), status: v.string() });
+type Call = { outcome: "ok"; status: number; body: v.InferOutput<typeof Answer> } | { outcome: "fail"; status: number } | { outcome: "info"; status: number | null };
+
+export function openClient({ url, journalFile, random }: { url: string; journalFile: string; random: Random }): Client {
+  const over = new AbortController();
+  const note = (entry: Omit<JournalEntry, "at">) => appendFileSync(journalFile, `${JSON.stringify({ at: Date.now(), ...entry })}\n`);
+
+  async function call(job: Job, method: string, path: string, body?: string): Promise<Call> {
+    try {
+      const answer = await fetch(`${url}${path}`, {
+        method,
+        headers: { authorization: `Bearer ${job.apiKey}`, ...(body === undefined ? {} : { "content-type": "application/json", "idempotency-key": job.marker }) },
+        body,
+        signal: AbortSignal.any([over.signal, AbortSignal.timeout(REQUEST_TIMEOUT_MS)]),
+      });
+      const text = await answer.text();
+      if (answer.status >= 500) return { outcome: "info", status: answer.status };
+      if (answer.status >= 400) return { outcome: "fail", status: answer.status };
+      return { outcome: "ok", status: answer.status, body: v.parse(Answer, JSON.parse(text)) };
+    } catch {
+      return { outcome: "info", status: null };
+    }
+  }
+
+  /** Asks until the answer is one. Null: refused, or given up. */
+  async function insist(job: Job, op: "submit" | "cancel", method: string, path: string, body?: string): Promise<string | null> {
+    while (!over.signal.aborted) {
+      note({ op, marker: job.marker, outcome: "invoke" });
+      const result = await call(job, method, path, body);
+      const answer = result.outcome === "ok" ? result.body : null;
+      note({ op, marker: job.marker, outcome: result.outcome, status: result.status, task_id: answer?.task_id, seen: answer?.status });
+      if (result.outcome !== "info") return answer?.task_id ?? null;
+      await delay(random.between(100, 500));
+    }
+    return null;
+  }
+
+  async function watch(job: Job, taskId: string): Promise<void> {
+    let last = "";
+    while (!over.signal.aborted) {
+      const result = await call(job, "GET", `/v1/tasks/${taskId}?wait=10`);
+      if (result.outcome === "ok") {
+        const { status } = result.body;
+        if (status !== last) note({ op: "read", marker: job.marker, outcome: "ok", status: result.status, task_id: taskId, seen: status });
+        last = status;
+        if (TERMINAL.has(status)) return;
+      } else if (result.outcome === "fail") return note({ op: "read", marker: job.marker, outcome: "fail", status: result.status, task_id: taskId });
+      else await delay(random.between(100, 400));
+    }
+  }
+
+  return {
+    giveUp: () => over.abort(),
+    async run(job) {
+      const body = JSON.stringify({
+        command: job.refusal === "empty command" ? " " : `[mark ${job.marker}]${job.slowMs ? ` [slow ${job.slowMs}]` : ""} go`,
+        plugin: job.refusal === "unknown plugin" ? "nobody-knows-this" : plugin.name,
+        deadline: new Date(Date.now() + job.deadlineMs).toISOString(),
+      });
+      const submits = Array.from({ length: job.isTwin ? 2 : 1 }, () => insist(job, "submit", "POST", "/v1/tasks", body));
+      const [taskId] = (await Promise.all(submits)).filter((id) => id !== null);
+      if (taskId === undefined) return;
+      const cancelled = job.cancelAfterMs === undefined ? null : delay(job.cancelAfterMs).then(() => insist(job, "cancel", "DELETE", `/v1/tasks/${taskId}`));
+      await Promise.all([cancelled, watch(job, taskId)]);
+      // A second look: what has ended stays as it is.
+      if (!over.signal.aborted) await watch(job, taskId);
+    },
+  };
+}

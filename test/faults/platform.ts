@@ -1,0 +1,248 @@
+/**
+ * The platform of a fault run: PostgreSQL with fsync, Redis without persistence, and every function in a process of its own from its own
+ * bundle, as deployed but with failpoints kept. The provider and the object store are never faulted.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { startFauxqs } from "fauxqs";
+import pg from "pg";
+import { bundle } from "../../scripts/build/bundle.ts";
+import type { Target } from "../../scripts/build/targets.ts";
+import { build } from "../../scripts/build.ts";
+import { freePort } from "../../scripts/local/child.ts";
+import { type LocalRedis, startRedis } from "../../scripts/local/redis.ts";
+import { migrate } from "../../scripts/migrate.ts";
+import { seedKey, seedTenant } from "../../scripts/seed-tenant.ts";
+import { openDatabase } from "../../shared/db/database.ts";
+import { randomHex } from "../../shared/ids.ts";
+import { EMBEDDING_DIMENSIONS } from "../../shared/models/embedder.ts";
+import { registerPlugin } from "../../shared/registry/register-plugin.ts";
+import { openObjectStore } from "../../shared/storage/object-store.ts";
+import { startPostgres } from "../support/postgres.ts";
+import { type Break, breakDatabase } from "./breaks.ts";
+import { type Front, startFront } from "./front.ts";
+import plugin from "./plugin.ts";
+import { type PostgresProxy, startPostgresProxy } from "./postgres-proxy.ts";
+import type { Sources } from "./records.ts";
+import { Supervised } from "./supervisor.ts";
+
+export const LEASE_MS = 2_000;
+/** Executions that the second tenant may have: fewer than it will ask for. */
+export const QUOTA = 12;
+
+const BUCKET = "aau-artifacts";
+const FUNCTIONS = ["task-submit", "task-poll", "task-cancel", "task-execute", "llm-gateway", "scope-gateway", "wake", "bridge"] as const;
+/** Two executors, so that somebody can take over from a stopped one. */
+const PROCESSES = ["task-submit", "task-poll", "task-cancel", "task-execute-1", "task-execute-2", "llm-gateway", "scope-gateway", "wake", "bridge", "plugin"] as const;
+export type ProcessName = (typeof PROCESSES)[number];
+/** These speak to PostgreSQL through the proxy. */
+const BEHIND_PROXY = new Set<string>(["task-submit", "task-cancel", "task-execute", "llm-gateway"]);
+
+export interface FaultPlatform {
+  processes: Readonly<Record<ProcessName, Supervised>>;
+  postgres: PostgresProxy;
+  redis: RedisServer;
+  /** The public API. */
+  api: Front;
+  /** Keys of a tenant without a quota, and of one with `QUOTA`. */
+  keys: { unlimited: string; limited: string };
+  sources: Sources;
+  /** A superuser's connection, for looking. */
+  look: pg.Client;
+  stop(): Promise<void>;
+}
+
+export async function startFaultPlatform({ folder, broken }: { folder: string; broken: Break | null }): Promise<FaultPlatform> {
+  const closers: (() => Promise<unknown> | unknown)[] = [];
+  const stop = async () => {
+    for (const close of closers.splice(0).reverse()) await Promise.resolve(close()).catch((error: unknown) => console.error(error));
+  };
+  try {
+    return { ...(await start(folder, broken, closers)), stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+async function start(folder: string, broken: Break | null, closers: (() => Promise<unknown> | unknown)[]): Promise<Omit<FaultPlatform, "stop">> {
+  const logs = join(folder, "logs");
+  mkdirSync(logs, { recursive: true });
+  const [server, bundles, s3] = await Promise.all([startPostgres({ durable: true }), buildAll(folder), startFauxqs({ port: 0, logger: false })]);
+  closers.push(
+    () => server.stop(),
+    () => s3.stop(),
+  );
+  await server.createDatabase("aau_faults");
+  const databaseUrl = new URL(server.url);
+  databaseUrl.pathname = "/aau_faults";
+  await migrate(databaseUrl.href);
+  if (broken) await breakDatabase(databaseUrl.href, broken);
+  const look = new pg.Client({ connectionString: databaseUrl.href });
+  await look.connect();
+  closers.push(() => look.end());
+
+  const postgres = await startPostgresProxy({ host: "127.0.0.1", port: Number(databaseUrl.port) });
+  closers.push(() => postgres.close());
+  const lossyUrl = new URL(databaseUrl);
+  lossyUrl.port = String(postgres.port);
+  const redis = await startRedisServer(folder);
+  closers.push(() => redis.stop());
+
+  const sources: Sources = {
+    journalFile: join(folder, "journal.jsonl"),
+    databaseUrl: databaseUrl.href,
+    ledgerFile: join(folder, "ledger.jsonl"),
+    markersFile: join(folder, "markers.jsonl"),
+    s3: { endpoint: `http://127.0.0.1:${s3.port}`, bucket: BUCKET },
+  };
+  const provider = await startProvider(sources, closers);
+  const store = openObjectStore({ endpoint: sources.s3.endpoint, bucket: BUCKET, region: "us-east-1", accessKeyId: "test", secretAccessKey: "test" });
+  await store.ensureBucket();
+  store.close();
+
+  const ports = Object.fromEntries(await Promise.all(PROCESSES.map(async (name) => [name, await freePort()] as const)));
+  const portOf = (name: ProcessName) => ports[name] ?? 0;
+  const running = new Map<ProcessName, Supervised>();
+  const upPorts = (...names: ProcessName[]) => names.flatMap((name) => (running.get(name)?.isUp ? [portOf(name)] : []));
+  const byMethod: Record<string, ProcessName> = { POST: "task-submit", GET: "task-poll", DELETE: "task-cancel" };
+  const api = await startFront((method) => upPorts(byMethod[method] ?? "task-poll"));
+  const executors = await startFront(() => upPorts("task-execute-1", "task-execute-2"));
+  closers.push(
+    () => api.close(),
+    () => executors.close(),
+  );
+
+  const serviceToken = randomHex();
+  const shared: Record<string, string> = {
+    LOG_LEVEL: "warn",
+    DATABASE_POOL: "5",
+    REDIS_URL: redis.url,
+    S3_ENDPOINT: sources.s3.endpoint,
+    S3_BUCKET: BUCKET,
+    AWS_ACCESS_KEY_ID: "test",
+    AWS_SECRET_ACCESS_KEY: "test",
+    ANTHROPIC_API_KEY: "scripted",
+    ANTHROPIC_BASE_URL: provider,
+    CAPABILITY_KEY: randomHex(),
+    SECRETS_KEY: randomHex(),
+    SERVICE_TOKEN: serviceToken,
+    FUNCTION_URLS: `task-execute=${executors.url}`,
+    TASK_LEASE_MS: String(LEASE_MS),
+    DRAIN_MS: "5000",
+    LLM_GATEWAY_URL: `http://127.0.0.1:${portOf("llm-gateway")}`,
+    SCOPE_GATEWAY_URL: `http://127.0.0.1:${portOf("scope-gateway")}`,
+  };
+  const processes = Object.fromEntries(
+    PROCESSES.map((name) => {
+      const fn = name.replace(/-\d$/, "");
+      const env = { ...shared, DATABASE_URL: BEHIND_PROXY.has(fn) ? lossyUrl.href : databaseUrl.href };
+      return [name, new Supervised({ name, args: [bundles.get(fn) ?? ""], env, port: portOf(name) }, logs)];
+    }),
+  ) as Record<ProcessName, Supervised>;
+  for (const name of PROCESSES) running.set(name, processes[name]);
+  closers.push(() => Promise.all(PROCESSES.map((name) => processes[name].stop("SIGKILL"))));
+
+  const keys = await seed(databaseUrl.href, `http://127.0.0.1:${portOf("plugin")}`);
+  // Two at a time: on two cores more would only wait for each other.
+  for (let i = 0; i < PROCESSES.length; i += 2) await Promise.all(PROCESSES.slice(i, i + 2).map((name) => processes[name].start()));
+  const ticking = startWakeTimer(processes.wake.port, serviceToken);
+  closers.push(ticking);
+  return { processes, postgres, redis, api, keys, sources, look };
+}
+
+/** Where each bundle starts, by name. */
+async function buildAll(folder: string): Promise<Map<string, string>> {
+  const outdir = join(folder, "bundles");
+  const bundles = await build({ functions: FUNCTIONS, outdir, failpoints: true });
+  const source = `export { start } from "./test/faults/plugin-entry.ts";`;
+  const target: Target = { name: "plugin", folder: "plugin", form: "cached", entry: "index.mjs", source };
+  bundles.push(...(await bundle([target], { outdir, failpoints: true, codeCache: true, developmentPackages: [] })));
+  return new Map(bundles.map(({ name, entry }) => [name, entry]));
+}
+
+async function seed(databaseUrl: string, pluginUrl: string): Promise<FaultPlatform["keys"]> {
+  const db = await openDatabase({ url: databaseUrl, driver: "pg", poolSize: 1 });
+  try {
+    // Callers name the plugin, so nothing is ever compared with its vectors.
+    const blind = { model: "none", embed: async (texts: readonly string[]) => texts.map(() => new Float32Array(EMBEDDING_DIMENSIONS)) };
+    await registerPlugin(db, blind, plugin.manifest, pluginUrl);
+    const tenant = async (name: string, quota: number | null) => {
+      const settings = { rate_limits: { per_tenant: 100_000, per_plugin: 100_000 } };
+      const { tenantId, userId } = await seedTenant(db, { name, tier: "professional", settings, subscriptions: { [plugin.name]: quota } });
+      return (await seedKey(db, tenantId, { userId })).key;
+    };
+    return { unlimited: await tenant("unlimited", null), limited: await tenant("limited", QUOTA) };
+  } finally {
+    await db.close();
+  }
+}
+
+async function startProvider(sources: Sources, closers: (() => unknown)[]): Promise<string> {
+  const here = (file: string) => fileURLToPath(new URL(file, import.meta.url));
+  const args = ["--import", "tsx", here("../support/scripted-provider.ts"), "--port", "0", "--ledger", sources.ledgerFile, "--script", here("provider-script.ts")];
+  const child: ChildProcess = spawn(process.execPath, args, { env: { ...process.env, FAULTS_MARKERS: sources.markersFile }, stdio: ["ignore", "pipe", "inherit"] });
+  const reap = () => child.kill("SIGKILL");
+  process.once("exit", reap);
+  closers.push(() => {
+    process.off("exit", reap);
+    reap();
+  });
+  return new Promise((resolve, reject) => {
+    child.once("exit", (code) => reject(new Error(`the scripted provider ended with code ${code}`)));
+    let said = "";
+    child.stdout?.on("data", (chunk: Buffer) => {
+      said += chunk.toString();
+      const url = /"url":"([^"]+)"/.exec(said)?.[1];
+      if (url !== undefined) resolve(url);
+    });
+  });
+}
+
+/** What the schedule does in a cluster, and more often. */
+function startWakeTimer(port: number, serviceToken: string): () => void {
+  const timer = setInterval(() => {
+    fetch(`http://127.0.0.1:${port}/`, { method: "POST", headers: { authorization: `Bearer ${serviceToken}` }, signal: AbortSignal.timeout(10_000) })
+      .then((answer) => answer.arrayBuffer())
+      .catch(() => {});
+  }, 1_000);
+  return () => clearInterval(timer);
+}
+
+/** A Redis that forgets everything when it is killed. */
+export interface RedisServer {
+  url: string;
+  /** Loses all data and comes back after `downMs`. */
+  crash(downMs: number): Promise<void>;
+  flush(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+async function startRedisServer(folder: string): Promise<RedisServer> {
+  const { Redis } = await import("ioredis");
+  const port = await freePort();
+  const open = () => startRedis(folder, { persist: false, port });
+  let server: LocalRedis = await open();
+  return {
+    url: server.url,
+    async crash(downMs) {
+      server.child.process.kill("SIGKILL");
+      await server.child.exited;
+      await new Promise((resolve) => setTimeout(resolve, downMs));
+      server = await open();
+    },
+    async flush() {
+      const redis = new Redis(server.url, { lazyConnect: true, retryStrategy: () => null });
+      redis.on("error", () => {});
+      try {
+        await redis.connect();
+        await redis.flushall();
+      } finally {
+        redis.disconnect();
+      }
+    },
+    stop: () => server.stop(),
+  };
+}

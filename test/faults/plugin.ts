@@ -1,0 +1,57 @@
+/** The plugin of the fault runs: two model calls, the second one streamed and built on the first, then an artifact. */
+import { setTimeout as wait } from "node:timers/promises";
+import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
+import { failpoint } from "../../shared/failpoint.ts";
+import { definePlugin, node } from "../../shared/sdk/src/index.ts";
+
+const ARTIFACT = "answers.txt";
+
+const State = Annotation.Root({ command: Annotation<string>(), first: Annotation<string>(), second: Annotation<string>() });
+type State = typeof State.State;
+
+function textOf(content: readonly { type: string; text?: string }[]): string {
+  return content
+    .map((block) => (block.type === "text" ? (block.text ?? "") : ""))
+    .join("")
+    .trim();
+}
+
+const askFirst = node(async ({ command }: State, ctx) => {
+  const message = await ctx.anthropic.messages.create({ model: ctx.model, max_tokens: 100, messages: [{ role: "user", content: `[question 1] ${command}` }] });
+  return { first: textOf(message.content) };
+});
+
+const askSecond = node(async ({ command, first }: State, ctx) => {
+  FAILPOINT: await failpoint("plugin.in_node");
+  const stream = ctx.anthropic.messages.stream({ model: ctx.model, max_tokens: 100, messages: [{ role: "user", content: `[question 2] ${command} after ${first}` }] });
+  return { second: textOf((await stream.finalMessage()).content) };
+});
+
+/** `[slow 800]` in the command keeps the task running for so many milliseconds. */
+const store = node(async ({ command, first, second }: State, ctx) => {
+  const slowMs = Number(/\[slow (\d+)\]/.exec(command)?.[1] ?? 0);
+  if (slowMs > 0) await wait(slowMs, undefined, { signal: ctx.signal });
+  await ctx.artifacts.put({ name: ARTIFACT, mediaType: "text/plain", content: `${first}\n${second}\n` });
+  return {};
+});
+
+export default definePlugin({
+  name: "fault-probe",
+  version: "1.0.0",
+  description: "Asks twice and stores the answers, for fault runs.",
+  capabilities: ["Ask the model two questions and store both answers."],
+  category: "testing",
+  estimatedLatency: "medium",
+  requiredScopes: ["store:write", "store:read"],
+  timeoutSeconds: 40,
+  graph: new StateGraph(State)
+    .addNode("ask-first", askFirst)
+    .addNode("ask-second", askSecond)
+    .addNode("store", store)
+    .addEdge(START, "ask-first")
+    .addEdge("ask-first", "ask-second")
+    .addEdge("ask-second", "store")
+    .addEdge("store", END),
+  start: (input) => ({ command: input.task_description }),
+  finish: ({ first, second }: State) => ({ status: "success", result: `${first}\n${second}`, confidence: 1 }),
+});

@@ -1,0 +1,200 @@
+/**
+ * The independent records that the auditor compares: the client's journal, PostgreSQL, the provider's ledger, and the listing of the object
+ * store. Everything is read as data; nothing here asks the platform's own code.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { ListObjectsV2Command, S3Client } from "@aws-sdk/client-s3";
+import pg from "pg";
+import * as v from "valibot";
+
+const JournalEntry = v.object({
+  at: v.number(),
+  op: v.picklist(["submit", "cancel", "read"]),
+  /** Names the job; also its Idempotency-Key, and part of its command. */
+  marker: v.string(),
+  /** `info`: the caller cannot know. `fail`: refused for good. */
+  outcome: v.picklist(["invoke", "ok", "fail", "info"]),
+  status: v.optional(v.nullable(v.number())),
+  task_id: v.optional(v.string()),
+  /** The task's status that the answer told. */
+  seen: v.optional(v.string()),
+});
+export type JournalEntry = v.InferOutput<typeof JournalEntry>;
+
+const count = v.pipe(v.union([v.string(), v.number()]), v.transform(Number), v.safeInteger());
+
+const Task = v.object({
+  id: v.string(),
+  tenant_id: v.string(),
+  plugin_name: v.nullable(v.string()),
+  environment: v.string(),
+  marker: v.nullable(v.string()),
+  status: v.string(),
+  attempt: v.number(),
+  holds_reservation: v.boolean(),
+  deadline: v.date(),
+  created_at: v.date(),
+  completed_at: v.nullable(v.date()),
+  tokens_used: count,
+  cost: count,
+  result: v.nullable(v.string()),
+  error_code: v.nullable(v.string()),
+});
+const Step = v.object({ task_id: v.string(), step: v.string(), attempt: v.number(), status: v.string() });
+const TaskEvent = v.object({ task_id: v.string(), seq: v.number(), type: v.string(), status: v.nullable(v.string()) });
+const Key = v.object({ tenant_id: v.string(), key: v.string(), task_id: v.string() });
+const Call = v.object({
+  id: v.string(),
+  task_id: v.string(),
+  step: v.string(),
+  call_no: v.number(),
+  attempt: v.number(),
+  state: v.string(),
+  question: v.string(),
+  input_tokens: v.number(),
+  output_tokens: v.number(),
+  cache_write_tokens: v.number(),
+  cache_read_tokens: v.number(),
+  cost: count,
+  ceiling: count,
+  provider_request_id: v.nullable(v.string()),
+});
+const Usage = v.object({
+  id: v.string(),
+  task_id: v.string(),
+  step: v.string(),
+  attempt: v.number(),
+  billable: v.boolean(),
+  input_tokens: count,
+  output_tokens: count,
+  cache_tokens: count,
+  cost: count,
+});
+const Period = v.object({
+  tenant_id: v.string(),
+  plugin_name: v.string(),
+  environment: v.string(),
+  month: v.string(),
+  used: v.number(),
+  reserved: v.number(),
+  quota_limit: v.nullable(v.number()),
+  overage_enabled: v.nullable(v.boolean()),
+});
+const Artifact = v.object({ task_id: v.string(), name: v.string(), storage_key: v.string(), size_bytes: count });
+
+const LedgerEntry = v.object({
+  call: v.number(),
+  requestId: v.string(),
+  /** The task that asked, as the provider read it in the prompt. */
+  marker: v.string(),
+  status: v.nullable(v.number()),
+  usage: v.nullable(
+    v.object({ input_tokens: v.number(), output_tokens: v.number(), cache_creation_input_tokens: v.optional(v.number(), 0), cache_read_input_tokens: v.optional(v.number(), 0) }),
+  ),
+  completed: v.boolean(),
+  closedEarly: v.boolean(),
+});
+
+export type TaskRecord = v.InferOutput<typeof Task>;
+export type CallRecord = v.InferOutput<typeof Call>;
+export type LedgerRecord = v.InferOutput<typeof LedgerEntry>;
+
+export interface Records {
+  journal: JournalEntry[];
+  tasks: TaskRecord[];
+  steps: v.InferOutput<typeof Step>[];
+  events: v.InferOutput<typeof TaskEvent>[];
+  keys: v.InferOutput<typeof Key>[];
+  calls: CallRecord[];
+  usage: v.InferOutput<typeof Usage>[];
+  periods: v.InferOutput<typeof Period>[];
+  artifacts: v.InferOutput<typeof Artifact>[];
+  ledger: LedgerRecord[];
+  /** Sizes in bytes by storage key. */
+  objects: ReadonlyMap<string, number>;
+}
+
+const QUERIES = {
+  tasks: `SELECT id, tenant_id, plugin_name, environment, substring(input->>'command' FROM '\\[mark ([\\w-]+)\\]') AS marker, status, attempt,
+      reserved_period IS NOT NULL AS holds_reservation, deadline, created_at, completed_at, tokens_used, cost_micro_usd AS cost, result->>'result' AS result, error->>'code' AS error_code
+    FROM tasks ORDER BY id`,
+  steps: "SELECT task_id, step, attempt, status FROM task_steps",
+  events: "SELECT task_id, seq, type, data->>'status' AS status FROM task_events ORDER BY task_id, seq",
+  keys: "SELECT tenant_id, key, task_id FROM idempotency_keys",
+  calls: `SELECT id, task_id, step, call_no, attempt, state, request_sha256 || '/' || occurrence AS question, input_tokens, output_tokens, cache_write_tokens, cache_read_tokens,
+      cost_micro_usd AS cost, ceiling_micro_usd AS ceiling, provider_request_id FROM llm_calls`,
+  usage: "SELECT id, task_id, step, attempt, billable, input_tokens, output_tokens, cache_tokens, cost_micro_usd AS cost FROM execution_events",
+  periods: `SELECT u.tenant_id, u.plugin_name, u.environment, to_char(u.period_start, 'YYYY-MM') AS month, u.used, u.reserved, s.quota_limit, s.overage_enabled
+    FROM usage_periods u LEFT JOIN plugins p ON p.name = u.plugin_name LEFT JOIN subscriptions s ON s.tenant_id = u.tenant_id AND s.plugin_id = p.id AND s.ended_at IS NULL`,
+  artifacts: "SELECT task_id, name, storage_key, size_bytes FROM artifacts",
+} as const;
+
+export interface Sources {
+  journalFile: string;
+  databaseUrl: string;
+  ledgerFile: string;
+  /** Which task asked which call, written by the provider's script. */
+  markersFile: string;
+  s3: { endpoint: string; bucket: string };
+}
+
+export async function readRecords(sources: Sources): Promise<Records> {
+  const [database, objects] = await Promise.all([readDatabase(sources.databaseUrl), listObjects(sources.s3)]);
+  return { ...database, objects, journal: v.parse(v.array(JournalEntry), readLines(sources.journalFile)), ledger: readLedger(sources) };
+}
+
+async function readDatabase(url: string) {
+  const client = new pg.Client({ connectionString: url, query_timeout: 30_000 });
+  await client.connect();
+  try {
+    // One snapshot for all tables.
+    await client.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+    const read = async <S extends v.GenericSchema>(schema: S, text: string) => v.parse(v.array(schema), (await client.query(text)).rows);
+    return {
+      tasks: await read(Task, QUERIES.tasks),
+      steps: await read(Step, QUERIES.steps),
+      events: await read(TaskEvent, QUERIES.events),
+      keys: await read(Key, QUERIES.keys),
+      calls: await read(Call, QUERIES.calls),
+      usage: await read(Usage, QUERIES.usage),
+      periods: await read(Period, QUERIES.periods),
+      artifacts: await read(Artifact, QUERIES.artifacts),
+    };
+  } finally {
+    await client.end();
+  }
+}
+
+/** The last line of a call says how it went; the lines before it were written before any byte left. */
+function readLedger({ ledgerFile, markersFile }: Sources): LedgerRecord[] {
+  const markers = new Map(v.parse(v.array(v.object({ call: v.number(), marker: v.string() })), readLines(markersFile)).map(({ call, marker }) => [call, marker]));
+  const calls = new Map<number, LedgerRecord>();
+  for (const line of v.parse(v.array(v.looseObject({ call: v.number() })), readLines(ledgerFile))) {
+    calls.set(line.call, v.parse(LedgerEntry, { ...line, marker: markers.get(line.call) ?? "" }));
+  }
+  return [...calls.values()];
+}
+
+function readLines(file: string): unknown[] {
+  if (!existsSync(file)) return [];
+  return readFileSync(file, "utf8")
+    .split("\n")
+    .filter(Boolean)
+    .map((line): unknown => JSON.parse(line));
+}
+
+async function listObjects({ endpoint, bucket }: Sources["s3"]): Promise<Map<string, number>> {
+  const s3 = new S3Client({ region: "us-east-1", endpoint, forcePathStyle: true, credentials: { accessKeyId: "test", secretAccessKey: "test" } });
+  const sizes = new Map<string, number>();
+  try {
+    let after: string | undefined;
+    do {
+      const page = await s3.send(new ListObjectsV2Command({ Bucket: bucket, ContinuationToken: after }));
+      for (const { Key, Size } of page.Contents ?? []) if (Key !== undefined) sizes.set(Key, Size ?? 0);
+      after = page.NextContinuationToken;
+    } while (after !== undefined);
+    return sizes;
+  } finally {
+    s3.destroy();
+  }
+}

@@ -1,0 +1,120 @@
+/** A whole fault run: the points, the zombie, the random faults, and the auditor's verdict. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { audit, type Finding, holds, INVARIANTS } from "./auditor.ts";
+import { BREAKS, type Break } from "./breaks.ts";
+import { runChaos } from "./chaos.ts";
+import { openClient } from "./client.ts";
+import { LEASE_MS, startFaultPlatform } from "./platform.ts";
+import { inRounds, POINTS, type Point } from "./points.ts";
+import { seeded } from "./random.ts";
+import { type Records, readRecords } from "./records.ts";
+import { PATIENCE_AFTER_DEADLINE_MS, type RoundTools, runRound, runZombie, untilAtRest } from "./rounds.ts";
+
+export interface FaultRun {
+  seed: number;
+  isShort: boolean;
+  broken: Break | null;
+  /** Only points whose id or failpoint contains one of these; `chaos` and `zombie` are names too. */
+  only: readonly string[];
+}
+
+const FULL = { tasksPerPoint: 20, zombieTasks: 20, chaos: { tasks: 500, spreadMs: 120_000 } };
+const SHORT = { tasksPerPoint: 10, zombieTasks: 6, chaos: { tasks: 60, spreadMs: 14_000 } };
+/** What shows the break, and nothing else. */
+const SHOWS: Record<Break, string> = { fence: "zombie", unique: "twins", replay: "x4" };
+
+/** True when every invariant holds. The folder with all records and logs stays when one does not. */
+export async function runFaults({ seed, isShort, broken, only }: FaultRun, print: (line: string) => void): Promise<boolean> {
+  const startedAt = performance.now();
+  const seconds = () => ((performance.now() - startedAt) / 1000).toFixed(1).padStart(6);
+  const say = (line: string) => print(`${seconds()} s  ${line}`);
+  // The client draws whenever an answer is late; what the run does must not hang on that.
+  const random = seeded(seed);
+  const clientRandom = seeded(seed + 1);
+  const size = isShort ? SHORT : FULL;
+  const wanted = broken ? [SHOWS[broken]] : only;
+  const isWanted = (...names: string[]) => wanted.length === 0 || wanted.some((part) => names.some((name) => name.includes(part)));
+  const folder = mkdtempSync(join(tmpdir(), "aau-faults-"));
+  print(`seed ${seed}${isShort ? ", short form" : ""}${broken ? `, broken on purpose: ${BREAKS[broken]}` : ""}`);
+  const platform = await startFaultPlatform({ folder, broken });
+  let isGood = false;
+  try {
+    say(`the platform runs: lease ${LEASE_MS} ms, records and logs in ${folder}`);
+    const client = openClient({ url: platform.api.url, journalFile: platform.sources.journalFile, random: clientRandom });
+    const tools: RoundTools = { platform, client, random, say };
+
+    const points = POINTS.filter((point) =>
+      isWanted(point.id, point.fault.kind === "kill" ? point.fault.failpoint : point.fault.kind === "reply" ? point.fault.statement : point.fault.kind),
+    );
+    const rounds: Point[][] = isShort ? inRounds(points) : points.map((point) => [point]);
+    const open: Promise<void>[] = [];
+    for (const [i, round] of rounds.entries()) {
+      const { finished } = await runRound(tools, round, size.tasksPerPoint, `point-${i}`);
+      // The short form lets the tail of a round run into the next one.
+      if (isShort) open.push(finished);
+      else {
+        await finished;
+        await untilAtRest(tools);
+      }
+    }
+    if (wanted.includes("twins")) await runTwins(tools, size.tasksPerPoint);
+    if (isWanted("zombie")) await runZombie(tools, size.zombieTasks, "zombie");
+    if (isWanted("chaos")) await runChaos(tools, size.chaos);
+    await Promise.all(open);
+    await untilAtRest(tools);
+    client.giveUp();
+
+    const records = await readRecords(platform.sources);
+    const findings = audit(records, { leaseMs: PATIENCE_AFTER_DEADLINE_MS / 2 });
+    isGood = holds(findings);
+    say("at rest; what the auditor finds:");
+    print(table(findings));
+    print(
+      summary(
+        records,
+        Object.values(platform.processes).reduce((sum, { restarts }) => sum + restarts, 0),
+      ),
+    );
+  } finally {
+    await platform.stop();
+    if (isGood) rmSync(folder, { recursive: true, force: true });
+  }
+  print(`${isGood ? "Every invariant holds" : `NOT every invariant holds; the records are in ${folder}`}. Seed ${seed}, ${seconds().trim()} s.`);
+  return isGood;
+}
+
+/** Two submits at once with one key, over and over. */
+async function runTwins({ client, platform }: RoundTools, count: number): Promise<void> {
+  for (let i = 0; i < count; i++) await client.run({ marker: `twin-${i}`, apiKey: platform.keys.unlimited, isTwin: true, deadlineMs: 60_000 });
+}
+
+const MAX_SHOWN = 8;
+
+function table(findings: readonly Finding[]): string {
+  return findings
+    .flatMap(({ invariant, checked, violations }) => [
+      `  ${invariant}  ${String(checked).padStart(6)} checks  ${String(violations.length).padStart(4)} violations  ${INVARIANTS[invariant]}`,
+      ...violations.slice(0, MAX_SHOWN).map((violation) => `        ${violation}`),
+      ...(violations.length > MAX_SHOWN ? [`        … and ${violations.length - MAX_SHOWN} more`] : []),
+    ])
+    .join("\n");
+}
+
+function summary({ tasks, calls, ledger, journal }: Records, restarts: number): string {
+  const tally = (values: readonly string[]) => {
+    const counts = new Map<string, number>();
+    for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
+    return [...counts]
+      .sort()
+      .map(([value, count]) => `${count} ${value}`)
+      .join(", ");
+  };
+  const failures = tasks.flatMap(({ status, error_code }) => (status === "failed" ? [error_code ?? "no code"] : []));
+  const submits = journal.filter(({ op, outcome }) => op === "submit" && outcome !== "invoke");
+  return [
+    `  tasks: ${tally(tasks.map(({ status }) => status))}${failures.length > 0 ? ` (failures: ${tally(failures)})` : ""}; attempts: ${tally(tasks.map(({ attempt }) => String(attempt)).map((n) => `× ${n}`))}`,
+    `  submits: ${tally(submits.map(({ outcome }) => outcome))}; model calls: ${tally(calls.map(({ state }) => state))}; in the ledger: ${ledger.length}; processes started again: ${restarts}`,
+  ].join("\n");
+}
