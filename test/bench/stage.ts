@@ -163,7 +163,12 @@ async function seedTenants(platform: Awaited<ReturnType<typeof openDatabase>>, r
   const tenants: BenchTenant[] = [];
   const limit = 100_000_000;
   for (let i = 0; i < TENANTS; i++) {
-    const { tenantId, userId } = await seedTenant(platform, { name: `bench-${i}`, tier: "enterprise", settings: { rate_limits: { per_tenant: limit, per_plugin: limit } }, subscriptions: {} });
+    const { tenantId, userId } = await seedTenant(platform, {
+      name: `bench-${i}`,
+      tier: "enterprise",
+      settings: { rate_limits: { per_tenant: limit, per_plugin: limit } },
+      subscriptions: {},
+    });
     const { key } = await seedKey(platform, tenantId, { userId });
     await redis.set(`floor:auth:${hashApiKey(key)}`, JSON.stringify({ t: tenantId, l: limit, q: limit }));
     tenants.push({ tenantId, key });
