@@ -1,12 +1,12 @@
 /** `npm run bench`: what the platform costs, beside hand-written floors on the same servers. `npm run bench -- a b` runs parts. */
 import { cpus, loadavg } from "node:os";
+import { chain } from "../test/bench/chain.ts";
+import { coldStart } from "../test/bench/cold-start.ts";
+import { inFlight } from "../test/bench/in-flight.ts";
+import { pages } from "../test/bench/pages.ts";
 import type { Part } from "../test/bench/part.ts";
 import { openStage } from "../test/bench/stage.ts";
 import { submit } from "../test/bench/submit.ts";
-import { chain } from "../test/bench/chain.ts";
-import { inFlight } from "../test/bench/in-flight.ts";
-import { coldStart } from "../test/bench/cold-start.ts";
-import { pages } from "../test/bench/pages.ts";
 
 const PARTS: readonly Part[] = [submit, chain, inFlight, coldStart, pages];
 
@@ -19,12 +19,18 @@ if (unknown.length > 0) {
   process.exit(2);
 }
 const print = (text: string) => console.log(text);
-print(`Node ${process.version}, ${cpus().length} cores (${cpus()[0]?.model ?? "unknown"}), load before ${loadavg().map((load) => load.toFixed(1)).join(" ")}`);
+print(
+  `Node ${process.version}, ${cpus().length} cores (${cpus()[0]?.model ?? "unknown"}), load before ${loadavg()
+    .map((load) => load.toFixed(1))
+    .join(" ")}`,
+);
 const stage = await openStage();
 const lost: string[] = [];
 try {
   const { rows } = await stage.db.query("SHOW server_version");
-  print(`PostgreSQL ${rows[0].server_version} with fsync, Redis ${/redis_version:(\S+)/.exec(await stage.redis.info("server"))?.[1] ?? "unknown"}, every function a process from its production bundle\n`);
+  print(
+    `PostgreSQL ${rows[0].server_version} with fsync, Redis ${/redis_version:(\S+)/.exec(await stage.redis.info("server"))?.[1] ?? "unknown"}, every function a process from its production bundle\n`,
+  );
   for (const part of PARTS.filter(({ letter }) => asked.length === 0 || asked.includes(letter))) {
     print(`(${part.letter}) ${part.title}; load ${loadavg()[0]?.toFixed(1)}`);
     lost.push(...(await part.run(stage, print)).map((text) => `(${part.letter}) ${text}`));

@@ -7,12 +7,12 @@ import { errorBody, Refusal } from "../errors.ts";
 import { newRequestId } from "../ids.ts";
 import type { LogFields } from "../telemetry/log.ts";
 import { childOf, traceIdOf, traceparentOf } from "../telemetry/trace.ts";
+import { required } from "./config.ts";
 import type { HttpFunction, Reply, RequestInfo, Schema } from "./declare.ts";
 import { authenticate, checkRate, checkScope, checkServiceToken, rateHeaders } from "./guard.ts";
 import { checkContentType, parseJson, readBytes } from "./request-body.ts";
 import { finishWithBody } from "./response-body.ts";
 import type { Runtime } from "./runtime.ts";
-import { required } from "./config.ts";
 
 const DEFAULT_MAX_BODY_BYTES = 64 * 1024;
 /** Bodies up to this size are read before the key is checked, which lets one Redis call do key, limit and route. */

@@ -1,5 +1,5 @@
 /** An HTTP server around a fetch function, with the time-outs of RELIABILITY 2.2 and an orderly end. */
-import { type Server, createServer } from "node:http";
+import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 

@@ -23,7 +23,10 @@ export async function listTasks(db: TenantDb, tenantId: TenantId, filter: TaskFi
     if (filter.status) query = query.where("status", "=", filter.status);
     if (filter.plugin) query = query.where("plugin_name", "=", filter.plugin);
     if (before) query = query.where("id", "<", before);
-    return query.orderBy("id", "desc").limit(limit + 1).execute();
+    return query
+      .orderBy("id", "desc")
+      .limit(limit + 1)
+      .execute();
   });
   return v.parse(v.array(TaskRow), rows);
 }
@@ -37,14 +40,28 @@ export async function readTaskEvents(db: TenantDb, tenantId: TenantId, id: TaskI
     // The status first: events of a task that is over are all there.
     const task = await tx.selectFrom("tasks").select("status").where("tenant_id", "=", tenantId).where("id", "=", id).executeTakeFirst();
     if (!task) return null;
-    const rows = await tx.selectFrom("task_events").select(["seq", "type", "data", "at"]).where("task_id", "=", id).where("tenant_id", "=", tenantId).where("seq", ">", afterSeq).orderBy("seq").limit(limit).execute();
+    const rows = await tx
+      .selectFrom("task_events")
+      .select(["seq", "type", "data", "at"])
+      .where("task_id", "=", id)
+      .where("tenant_id", "=", tenantId)
+      .where("seq", ">", afterSeq)
+      .orderBy("seq")
+      .limit(limit)
+      .execute();
     return { events: v.parse(v.array(TaskEvent), rows), status: task.status };
   });
 }
 
 export async function findArtifact(db: TenantDb, tenantId: TenantId, taskId: TaskId, name: string) {
   const row = await db.tenant(tenantId, (tx) =>
-    tx.selectFrom("artifacts").select(["storage_key", "name", "media_type"]).where("tenant_id", "=", tenantId).where("task_id", "=", taskId).where("name", "=", name).executeTakeFirst(),
+    tx
+      .selectFrom("artifacts")
+      .select(["storage_key", "name", "media_type"])
+      .where("tenant_id", "=", tenantId)
+      .where("task_id", "=", taskId)
+      .where("name", "=", name)
+      .executeTakeFirst(),
   );
   return row ?? null;
 }

@@ -1,10 +1,10 @@
 /** (b) From the submit to the result of a task that does nothing: all that is left is the platform. */
-import { millis, median, quantile, ratio, table, whole } from "./figures.ts";
+import { median, millis, quantile, ratio, table, whole } from "./figures.ts";
+import noop from "./functions/plugins/bench-noop/bench-noop.ts";
 import { badOf, describeBad } from "./load.ts";
 import type { LoadJob, LoadReport } from "./load-job.ts";
-import noop from "./functions/plugins/bench-noop/bench-noop.ts";
-import type { Part } from "./part.ts";
 import type { Started } from "./node-process.ts";
+import type { Part } from "./part.ts";
 import type { Stage } from "./stage.ts";
 
 const TASKS = 2_000;
@@ -70,10 +70,14 @@ export const chain: Part = {
       const report = await jobOf(stage, contender, count);
       const [servers, ...own] = await Promise.all(meters.map((read) => read()));
       const each = (ms: number) => whole((ms * 1000) / count);
-      spent.set(contender, `${contender.name}: ${contender.processes.map((process, i) => `${process.name} ${each(own[i]?.processes ?? 0)}`).join(", ")}, postgres ${each(servers?.postgres ?? 0)}, redis ${each(servers?.redis ?? 0)}`);
+      spent.set(
+        contender,
+        `${contender.name}: ${contender.processes.map((process, i) => `${process.name} ${each(own[i]?.processes ?? 0)}`).join(", ")}, postgres ${each(servers?.postgres ?? 0)}, redis ${each(servers?.redis ?? 0)}`,
+      );
       if (badOf(report) > 0) lost.push(`${contender.name}: ${describeBad(report)}`);
       const { rows } = await stage.db.query(`SELECT count(*)::int AS count FROM ${contender.rows} WHERE status = 'success'`);
-      if (report.good !== count || rows[0].count !== count) lost.push(`${contender.name}: of ${count} tasks the client saw ${report.good} results, PostgreSQL holds ${rows[0].count}`);
+      if (report.good !== count || rows[0].count !== count)
+        lost.push(`${contender.name}: of ${count} tasks the client saw ${report.good} results, PostgreSQL holds ${rows[0].count}`);
       return report;
     }
 
@@ -88,7 +92,16 @@ export const chain: Part = {
       const done = (q: number) => millis(median(all.map((report) => quantile(isAsync ? report.done : report.answered, q))));
       const seen = all.reduce((sum, report) => sum + report.good, 0);
       const own = rates[i] ?? [];
-      return [contender.name, `${whole(median(own))}/s`, ratio(median(own) / median(rates[0] ?? [])), submitted(0.5), submitted(0.99), done(0.5), done(0.99), `${whole(seen)} of ${whole(TASKS * ROUNDS)}`];
+      return [
+        contender.name,
+        `${whole(median(own))}/s`,
+        ratio(median(own) / median(rates[0] ?? [])),
+        submitted(0.5),
+        submitted(0.99),
+        done(0.5),
+        done(0.99),
+        `${whole(seen)} of ${whole(TASKS * ROUNDS)}`,
+      ];
     });
     print(table(["", "median", "of floor", "submit p50", "p99", "done p50", "p99", "results"], rows));
     print(`  target: 600 tasks/s where the floor chain does 620. Memory at most: ${ours.map((p) => `${p.name} ${whole(p.peakKib() / 1024)}`).join(", ")} MiB.`);

@@ -1,9 +1,9 @@
 /** (d) From the start of the process to its first 200, for every bundle, beside a Node server that does nothing. */
 import { spawn } from "node:child_process";
 import { rmSync } from "node:fs";
+import { request } from "node:http";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { request } from "node:http";
 import { build } from "../../scripts/build.ts";
 import { findFunctions } from "../../scripts/functions.ts";
 import { freePort } from "../../scripts/local/child.ts";
@@ -73,7 +73,15 @@ export const coldStart: Part = {
       const { ms = [], kib = [] } = times.get(name) ?? {};
       const target = kind === "plugin" ? TARGET_MS.plugin : TARGET_MS.api;
       const verdict = kind === "floor" ? "" : median(ms) < target ? `under ${target}` : `OVER ${target}`;
-      return [name, kind, `${whole(median(ms))} ms`, `${whole(Math.min(...ms))}–${whole(Math.max(...ms))}`, `+${whole(median(ms) - floor)}`, verdict, `${whole(median(kib) / 1024)} MiB`];
+      return [
+        name,
+        kind,
+        `${whole(median(ms))} ms`,
+        `${whole(Math.min(...ms))}–${whole(Math.max(...ms))}`,
+        `+${whole(median(ms) - floor)}`,
+        verdict,
+        `${whole(median(kib) / 1024)} MiB`,
+      ];
     });
     print(table(["", "kind", "median", "range", "over empty", "target", "memory"], rows));
     rmSync(outdir, { recursive: true, force: true });

@@ -1,7 +1,10 @@
 /** Medians, quantiles, and the tables that the bench prints. */
 
 export function median(values: readonly number[]): number {
-  return quantile([...values].sort((a, b) => a - b), 0.5);
+  return quantile(
+    [...values].sort((a, b) => a - b),
+    0.5,
+  );
 }
 
 /** Of values that are sorted; NaN of none. */

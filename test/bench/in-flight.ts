@@ -38,7 +38,11 @@ export const inFlight: Part = {
     const bridge = await stage.start("bridge", { FUNCTION_URLS: `task-execute=${execute.url}`, BRIDGE_IN_FLIGHT: String(MOST_OPEN) });
     // What PingSource does in the cluster: rings again for what PostgreSQL says is due.
     const wake = await stage.start("wake");
-    const ring = () => fetch(wake.url, { method: "POST", headers: { authorization: `Bearer ${stage.env.SERVICE_TOKEN}` } }).then((answer) => answer.arrayBuffer(), () => {});
+    const ring = () =>
+      fetch(wake.url, { method: "POST", headers: { authorization: `Bearer ${stage.env.SERVICE_TOKEN}` } }).then(
+        (answer) => answer.arrayBuffer(),
+        () => {},
+      );
     const ringing = setInterval(ring, WAKE_MS);
     const lost: string[] = [];
     const startedAt = performance.now();
@@ -46,7 +50,9 @@ export const inFlight: Part = {
     let peakOpen = 0;
     let over = 0;
     const look = async () => {
-      const { rows } = await stage.db.query("SELECT count(*) FILTER (WHERE status = 'running')::int AS running, count(*) FILTER (WHERE status IN ('queued', 'running'))::int AS open, count(*) FILTER (WHERE status = 'success')::int AS done FROM tasks");
+      const { rows } = await stage.db.query(
+        "SELECT count(*) FILTER (WHERE status = 'running')::int AS running, count(*) FILTER (WHERE status IN ('queued', 'running'))::int AS open, count(*) FILTER (WHERE status = 'success')::int AS done FROM tasks",
+      );
       peakRunning = Math.max(peakRunning, rows[0].running);
       peakOpen = Math.max(peakOpen, rows[0].open);
       over = rows[0].done;
@@ -59,7 +65,11 @@ export const inFlight: Part = {
         await new Promise((resolve) => setTimeout(resolve, 250));
       }
     })();
-    const requests = stage.tenants.map(({ key }) => ({ path: "/v1/tasks", headers: { authorization: `Bearer ${key}`, "content-type": "application/json" }, body: JSON.stringify({ command: "Wait", plugin: wait.name }) }));
+    const requests = stage.tenants.map(({ key }) => ({
+      path: "/v1/tasks",
+      headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
+      body: JSON.stringify({ command: "Wait", plugin: wait.name }),
+    }));
     const report = await stage.load.run({ url: submit.url, method: "POST", connections: CONNECTIONS, count: TASKS, requests, expect: { status: 202 } });
     if (badOf(report) > 0) {
       lost.push(describeBad(report));
@@ -73,7 +83,14 @@ export const inFlight: Part = {
     if (rows.length !== TASKS) lost.push(`${report.good} tasks were accepted, ${rows.length} ended with success`);
     const keys = new Map(stage.tenants.map(({ tenantId, key }) => [tenantId, key]));
     const polls = rows.map((row) => ({ path: `/v1/tasks/${publicId("task", row.id)}`, headers: { authorization: `Bearer ${keys.get(row.tenant_id)}` } }));
-    const seen = await stage.load.run({ url: poll.url, method: "GET", connections: 32, count: polls.length, requests: polls, expect: { status: 200, contains: '"status":"success"' } });
+    const seen = await stage.load.run({
+      url: poll.url,
+      method: "GET",
+      connections: 32,
+      count: polls.length,
+      requests: polls,
+      expect: { status: 200, contains: '"status":"success"' },
+    });
     if (seen.good !== TASKS) lost.push(`the client saw ${seen.good} of ${TASKS} results: ${describeBad(seen)}`);
     const again = rows.filter((row) => row.attempt > 1).length;
 

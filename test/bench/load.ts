@@ -38,4 +38,7 @@ export function startLoad(): Load {
 export const badOf = ({ bad }: LoadReport): number => Object.values(bad).reduce((sum, count) => sum + count, 0);
 
 /** Readable, for the line that says that something was lost. */
-export const describeBad = ({ bad }: LoadReport): string => Object.entries(bad).map(([what, count]) => `${count} × ${what}`).join(", ");
+export const describeBad = ({ bad }: LoadReport): string =>
+  Object.entries(bad)
+    .map(([what, count]) => `${count} × ${what}`)
+    .join(", ");

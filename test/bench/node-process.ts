@@ -39,7 +39,9 @@ export function peakKib(pid: number): number {
 /** Processor time of any process, in ms; 0 where the kernel does not say. The kernel counts in hundredths of a second. */
 export function cpuMs(pid: number): number {
   try {
-    const fields = readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /s, "").split(" ");
+    const fields = readFileSync(`/proc/${pid}/stat`, "utf8")
+      .replace(/^.*\) /s, "")
+      .split(" ");
     return (Number(fields[11]) + Number(fields[12])) * 10;
   } catch {
     return 0;

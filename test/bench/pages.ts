@@ -1,9 +1,10 @@
 /** (e) A page of `GET /v1/tasks` with a thousand and with a million rows of one tenant: the same time. */
+
+import * as v from "valibot";
 import { median, millis, quantile, ratio, table, whole } from "./figures.ts";
 import { badOf, describeBad } from "./load.ts";
 import type { Part } from "./part.ts";
 import type { Stage } from "./stage.ts";
-import * as v from "valibot";
 
 const SMALL = 1_000;
 const LARGE = 1_000_000;
@@ -68,7 +69,14 @@ export const pages: Part = {
       const jobs = await Promise.all([small, large].map(async ({ key }) => ({ key, path: `/v1/tasks?limit=20${await path(key)}` })));
       for (let round = 0; round <= ROUNDS; round++) {
         for (const job of jobs) {
-          const report = await stage.load.run({ url: list.url, method: "GET", connections: 1, count: READS, requests: [{ path: job.path, headers: { authorization: `Bearer ${job.key}` } }], expect: { status: 200, contains: '"tasks":' } });
+          const report = await stage.load.run({
+            url: list.url,
+            method: "GET",
+            connections: 1,
+            count: READS,
+            requests: [{ path: job.path, headers: { authorization: `Bearer ${job.key}` } }],
+            expect: { status: 200, contains: '"tasks":' },
+          });
           if (badOf(report) > 0) lost.push(`${name}: ${describeBad(report)}`);
           // The first round warms up.
           if (round > 0) times.set(job.key, [...(times.get(job.key) ?? []), quantile(report.answered, 0.5)]);

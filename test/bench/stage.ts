@@ -71,6 +71,11 @@ export async function openStage(): Promise<Stage> {
     const db = new pg.Pool({ connectionString: postgres.url, max: 2 });
     closers.push(() => db.end());
     await db.query(FLOOR_TABLE);
+    // As in production, processes log in as nobody special: a superuser that changes its role tells the client so, twice a statement.
+    await db.query("CREATE ROLE bench LOGIN PASSWORD 'bench'; GRANT aau_app, aau_platform TO bench; GRANT ALL ON floor_tasks TO bench");
+    const login = new URL(postgres.url);
+    login.username = "bench";
+    login.password = "bench";
     const redis = new Redis(redisServer.url);
     closers.push(() => redis.disconnect());
     const platform = await openDatabase({ url: postgres.url, driver: "pg", poolSize: 2 });
@@ -80,7 +85,7 @@ export async function openStage(): Promise<Stage> {
     closers.push(() => load.stop());
 
     const env = {
-      DATABASE_URL: postgres.url,
+      DATABASE_URL: login.href,
       // Both sides have as many connections; more only make two cores switch more often.
       DATABASE_POOL: process.env.DATABASE_POOL ?? "8",
       REDIS_URL: redisServer.url,
@@ -158,7 +163,12 @@ async function seedTenants(platform: Awaited<ReturnType<typeof openDatabase>>, r
   const tenants: BenchTenant[] = [];
   const limit = 100_000_000;
   for (let i = 0; i < TENANTS; i++) {
-    const { tenantId, userId } = await seedTenant(platform, { name: `bench-${i}`, tier: "enterprise", settings: { rate_limits: { per_tenant: limit, per_plugin: limit } }, subscriptions: {} });
+    const { tenantId, userId } = await seedTenant(platform, {
+      name: `bench-${i}`,
+      tier: "enterprise",
+      settings: { rate_limits: { per_tenant: limit, per_plugin: limit } },
+      subscriptions: {},
+    });
     const { key } = await seedKey(platform, tenantId, { userId });
     await redis.set(`floor:auth:${hashApiKey(key)}`, JSON.stringify({ t: tenantId, l: limit, q: limit }));
     tenants.push({ tenantId, key });

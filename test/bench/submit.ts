@@ -1,10 +1,10 @@
 /** (a) How many submits a second one instance takes, beside the floor, in alternating rounds. */
-import { millis, median, quantile, ratio, table, whole } from "./figures.ts";
+import { median, millis, quantile, ratio, table, whole } from "./figures.ts";
+import noop from "./functions/plugins/bench-noop/bench-noop.ts";
 import { badOf, describeBad } from "./load.ts";
 import type { LoadJob, LoadReport } from "./load-job.ts";
-import noop from "./functions/plugins/bench-noop/bench-noop.ts";
-import type { Part } from "./part.ts";
 import type { Started } from "./node-process.ts";
+import type { Part } from "./part.ts";
 import type { Stage } from "./stage.ts";
 
 const CONNECTIONS = 32;
@@ -83,10 +83,21 @@ export const submit: Part = {
       // Each round beside the floor's round of the same turn: trouble on the machine meets both.
       const ratios = (rates[i] ?? []).map((rate, turn) => rate / (rates[0]?.[turn] ?? Number.NaN));
       const spread = `${whole(Math.min(...(rates[i] ?? [])))}–${whole(Math.max(...(rates[i] ?? [])))}`;
-      return [contender.name, `${whole(median(rates[i] ?? []))}/s`, spread, ratio(median(rates[i] ?? []) / floorRate), ratio(median(ratios)), at(0.5), at(0.99), ...(["processes", "postgres", "redis"] as const).map((part) => whole(median((spent.get(contender) ?? []).slice(1).map((each) => each[part]))))];
+      return [
+        contender.name,
+        `${whole(median(rates[i] ?? []))}/s`,
+        spread,
+        ratio(median(rates[i] ?? []) / floorRate),
+        ratio(median(ratios)),
+        at(0.5),
+        at(0.99),
+        ...(["processes", "postgres", "redis"] as const).map((part) => whole(median((spent.get(contender) ?? []).slice(1).map((each) => each[part])))),
+      ];
     });
     print(table(["", "median", "rounds", "of floor", "by turns", "p50", "p99", "node µs", "pg µs", "redis µs"], rows));
-    print(`  target: ${TARGET} of the floor. µs: processor time for each request. Memory at most: floor ${whole(floor.peakKib() / 1024)} MiB, task-submit ${whole(ours.peakKib() / 1024)} MiB.`);
+    print(
+      `  target: ${TARGET} of the floor. µs: processor time for each request. Memory at most: floor ${whole(floor.peakKib() / 1024)} MiB, task-submit ${whole(ours.peakKib() / 1024)} MiB.`,
+    );
     await floor.stop();
     await ours.stop();
     return lost;

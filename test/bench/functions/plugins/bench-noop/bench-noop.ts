@@ -1,6 +1,7 @@
 /** The smallest graph there is: what is left of a task's time is the platform's. */
-import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
+
 import { definePlugin, node } from "@aau/sdk";
+import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
 
 const State = Annotation.Root({ command: Annotation<string>(), text: Annotation<string>() });
 

@@ -1,7 +1,7 @@
 /** Waits two seconds, as a plugin does while a model thinks. */
 import { setTimeout as wait } from "node:timers/promises";
-import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
 import { definePlugin, node } from "@aau/sdk";
+import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
 
 const State = Annotation.Root({ command: Annotation<string>(), text: Annotation<string>() });
 
