@@ -59,12 +59,17 @@ export function httpHandler(fn: HttpFunction, runtime: Runtime): (request: Reque
     const ms = performance.now() - startedAt;
     runtime.metrics.requests.observe({ function: fn.name, status: String(reply.status) }, ms / 1000);
     runtime.log(reply.status >= 500 ? "error" : "info", "request finished", { ...seen, status: reply.status, duration_ms: Math.round(ms * 100) / 100 });
-    return finishWithBody(toResponse(reply, info.requestId, runtime, limitHeaders), () => runtime.requestFinished());
+    const response = toResponse(reply, info.requestId, runtime, limitHeaders);
+    // Looking at the body of a light response would make it a heavy one; only a stream has a later end.
+    if (reply.raw instanceof ReadableStream) return finishWithBody(response, () => runtime.requestFinished());
+    runtime.requestFinished();
+    return response;
   };
 }
 
 export function requestInfo(request: Request, runtime: Runtime): RequestInfo {
   const given = request.headers.get("x-request-id");
+  let signal: AbortSignal | undefined;
   return {
     requestId: given && CALLER_REQUEST_ID.test(given) ? given : newRequestId(),
     traceparent: childOf(traceparentOf(request.headers.get("traceparent"))),
@@ -72,7 +77,11 @@ export function requestInfo(request: Request, runtime: Runtime): RequestInfo {
     path: pathOf(request.url),
     // Made when it is asked for: few handlers wait for anything, and a signal costs as much as the key's look-up.
     get signal() {
-      return request.signal;
+      signal ??= request.signal;
+      return signal;
+    },
+    set signal(given) {
+      signal = given;
     },
     draining: runtime.draining,
     admitToPlugin: () => Promise.reject(new Error("only a request with a key has a plugin's rate window")),

@@ -1,10 +1,10 @@
 /** Admission: quota, reservation, row and idempotency key in one statement. */
-import * as v from "valibot";
 import type { Caller } from "../access/caller.ts";
 import { sqlState, type TenantDb } from "../db/database.ts";
 import { Refusal } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { asId, type TaskId } from "../ids.ts";
+import { type AdmitRow, type Admittee, admit } from "./admit-batch.ts";
 import type { Submission } from "./submission.ts";
 import { singleStepPlan } from "./task-plan.ts";
 
@@ -28,48 +28,39 @@ export type AdmitOutcome =
   | { outcome: "not_subscribed" }
   | { outcome: "quota_exceeded"; limit: number };
 
-const Row = v.object({
-  outcome: v.picklist(["admitted", "replayed", "key_reused", "not_subscribed", "quota_exceeded"]),
-  task_id: v.nullable(v.string()),
-  created_at: v.nullable(v.date()),
-  quota_limit: v.nullable(v.number()),
-  overage: v.boolean(),
-});
-
-const STATEMENT = "SELECT * FROM admit_task($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
-
 /**
  * All or nothing. When the database's answer is lost, the row itself says whether the task was admitted; if that cannot be
  * read either, the caller gets a retryable 503 and its idempotency key decides.
  */
 export async function admitTask(db: TenantDb, caller: Caller, task: NewTask): Promise<AdmitOutcome> {
   const { submission } = task;
-  const values = [
-    caller.tenantId,
-    task.id,
-    caller.userId,
-    caller.keyId,
-    caller.environment,
-    submission.conversation_id ?? null,
-    task.plugin,
-    JSON.stringify(singleStepPlan(task.plugin, task.version)),
-    JSON.stringify({ command: submission.command, attachments: submission.attachments }),
-    task.method,
-    task.confidence,
-    submission.priority,
-    submission.max_cost_usd?.toString() ?? null,
-    submission.deadline ?? new Date(Date.now() + DEFAULT_DEADLINE_MS),
-    task.traceparent,
-    task.requestId,
-    task.idempotency?.key ?? null,
-    task.idempotency?.requestSha256 ?? null,
-  ];
+  const admittee: Admittee = {
+    tenant: caller.tenantId,
+    id: task.id,
+    user: caller.userId,
+    key: caller.keyId,
+    environment: caller.environment,
+    conversation: submission.conversation_id ?? null,
+    plugin: task.plugin,
+    plan: JSON.stringify(singleStepPlan(task.plugin, task.version)),
+    input: JSON.stringify({ command: submission.command, attachments: submission.attachments }),
+    method: task.method,
+    confidence: task.confidence,
+    priority: submission.priority,
+    max_cost: submission.max_cost_usd?.toString() ?? null,
+    deadline: (submission.deadline ?? new Date(Date.now() + DEFAULT_DEADLINE_MS)).toISOString(),
+    traceparent: task.traceparent,
+    request: task.requestId,
+    idempotency_key: task.idempotency?.key ?? null,
+    request_sha256: task.idempotency?.requestSha256 ?? null,
+  };
   FAILPOINT: await failpoint("submit.before_admit");
-  let raw: object | undefined;
+  let row: AdmitRow;
   try {
-    [raw] = await db.call(STATEMENT, values);
+    row = await admit(db, admittee);
   } catch (error) {
-    if (sqlState(error) === "23505") [raw] = await db.call(STATEMENT, values);
+    // Another submit with the same idempotency key was faster: now it is there to be found.
+    if (sqlState(error) === "23505") row = await admit(db, admittee);
     else if (error instanceof Refusal) {
       const createdAt = await findAdmitted(db, caller, task.id).catch(() => null);
       if (!createdAt) throw error;
@@ -77,7 +68,6 @@ export async function admitTask(db: TenantDb, caller: Caller, task: NewTask): Pr
     } else throw error;
   }
   FAILPOINT: await failpoint("submit.after_commit");
-  const row = v.parse(Row, raw);
   switch (row.outcome) {
     case "admitted":
     case "replayed":
@@ -90,6 +80,8 @@ export async function admitTask(db: TenantDb, caller: Caller, task: NewTask): Pr
 }
 
 async function findAdmitted(db: TenantDb, caller: Caller, id: TaskId): Promise<Date | null> {
-  const row = await db.tenant(caller.tenantId, (tx) => tx.selectFrom("tasks").select("created_at").where("tenant_id", "=", caller.tenantId).where("id", "=", id).executeTakeFirst());
+  const row = await db.tenant(caller.tenantId, (tx) =>
+    tx.selectFrom("tasks").select("created_at").where("tenant_id", "=", caller.tenantId).where("id", "=", id).executeTakeFirst(),
+  );
   return row?.created_at ?? null;
 }
