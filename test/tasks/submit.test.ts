@@ -1,3 +1,4 @@
+import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { waitSecondsOf } from "../../shared/tasks/submission.ts";
 import { failer, waiter } from "../batteries/plugins.ts";
@@ -66,6 +67,29 @@ describe("Idempotency-Key", () => {
     expect(answers.filter((answer) => answer.headers.get("idempotency-replayed") === null)).toHaveLength(1);
     expect(await tasksOf(still, tenant)).toBe(1);
     expect(await usageOf(still, tenant)).toEqual([{ plugin_name: "echo", used: 0, reserved: 1 }]);
+  });
+
+  it("makes one task of submits that have all looked for the key before the first has written it", async () => {
+    const tenant = await still.tenant();
+    expect((await submit(tenant)).status).toBe(202);
+    const admin = new pg.Client({ connectionString: still.env.DATABASE_URL });
+    await admin.connect();
+    try {
+      // Whoever holds this row holds every admission of the tenant between its look and its write.
+      await admin.query("BEGIN");
+      await admin.query("SELECT 1 FROM usage_periods WHERE tenant_id = $1 FOR UPDATE", [tenant.tenantId]);
+      const burst = Array.from({ length: 12 }, () => submit(tenant, { "idempotency-key": "race" }));
+      const waiting = async () =>
+        (await still.db.call("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%admit_task%'", [])).length;
+      await expect.poll(waiting, { timeout: 10_000 }).toBeGreaterThanOrEqual(3);
+      await admin.query("COMMIT");
+      const answers = await Promise.all(burst);
+      expect(new Set(answers.map((answer) => `${answer.status} ${answer.body.task_id}`)).size).toBe(1);
+      expect(answers.filter((answer) => answer.headers.get("idempotency-replayed") === null)).toHaveLength(1);
+      expect(await usageOf(still, tenant)).toEqual([{ plugin_name: "echo", used: 0, reserved: 2 }]);
+    } finally {
+      await admin.end();
+    }
   });
 
   it("gives the result once the task has ended", async () => {
