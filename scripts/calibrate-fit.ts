@@ -34,9 +34,7 @@ interface Judged {
 function crossValidated(samples: readonly Sample[]): Judged[] {
   return Array.from({ length: FOLDS }, (_, fold) => {
     const weights = fitWeights(samples.filter((sample) => sample.command % FOLDS !== fold));
-    return samples
-      .filter((sample) => sample.command % FOLDS === fold)
-      .map((sample) => ({ sample, probability: probabilityOf(sample, weights) }));
+    return samples.filter((sample) => sample.command % FOLDS === fold).map((sample) => ({ sample, probability: probabilityOf(sample, weights) }));
   }).flat();
 }
 

@@ -62,9 +62,7 @@ export function confusionTable(trials: readonly Trial[], names: readonly string[
   const lines = [...names, null].map((wanted) => {
     const row = trials.filter((trial) => trial.wanted === wanted);
     const best = names.map((name) => row.filter(({ scores }) => scores.plugins[0]?.plugin === name).length);
-    const kinds = (["direct", "unsure", "none"] as const).map(
-      (kind) => row.filter(({ scores }) => decide(scores, thresholds).kind === kind).length,
-    );
+    const kinds = (["direct", "unsure", "none"] as const).map((kind) => row.filter(({ scores }) => decide(scores, thresholds).kind === kind).length);
     return `${(wanted ?? "(none fits)").padEnd(18)}${[...best, ...kinds].map((n) => (n === 0 ? "·" : String(n)).padStart(8)).join("")}`;
   });
   const heads = [...names.map((name) => name.slice(0, 7)), "direct", "unsure", "none"];

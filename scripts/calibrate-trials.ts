@@ -31,12 +31,7 @@ export async function embedCatalogue(embedder: Embedder, catalogue: readonly Cat
 }
 
 /** Every command against the plugins named, or all; a command whose plugin is not among them is foreign there. */
-export function trialsOf(
-  commands: readonly LabelledCommand[],
-  vectors: readonly Float32Array[],
-  { model, plugins, background }: Embedded,
-  names?: readonly string[],
-): Trial[] {
+export function trialsOf(commands: readonly LabelledCommand[], vectors: readonly Float32Array[], { model, plugins, background }: Embedded, names?: readonly string[]): Trial[] {
   const chosen = plugins.filter(({ plugin }) => names?.includes(plugin) ?? true);
   const index = buildCapabilityIndex(model, chosen, background);
   return commands.map(({ plugin, text }, i) => ({

@@ -36,16 +36,10 @@ function embedders(): Embedder[] {
 async function calibrate(embedder: Embedder): Promise<RoutingThresholds> {
   const embedded = await embedCatalogue(embedder, catalogue);
   const crowded = await embedCatalogue(embedder, [...catalogue, ...crowd]);
-  const [fitVectors, testVectors, blindVectors] = [
-    await embedAll(embedder, fit),
-    await embedAll(embedder, known.test),
-    await embedAll(embedder, blind.test),
-  ];
+  const [fitVectors, testVectors, blindVectors] = [await embedAll(embedder, fit), await embedAll(embedder, known.test), await embedAll(embedder, blind.test)];
   const thresholds: RoutingThresholds = { ...fitRouting(samplesOf(fit, fitVectors, embedded)), measured: true };
 
-  console.log(
-    `\n${embedder.model}: CHAIN_THRESHOLD ${thresholds.chainThreshold}, CONFIDENCE_MIN ${thresholds.confidenceMin}, fitted on ${fit.length} commands\n`,
-  );
+  console.log(`\n${embedder.model}: CHAIN_THRESHOLD ${thresholds.chainThreshold}, CONFIDENCE_MIN ${thresholds.confidenceMin}, fitted on ${fit.length} commands\n`);
   console.log(outcomeHeader());
   const whole = trialsOf(known.test, testVectors, embedded);
   console.log(outcomeLine(`test half, ${names.length} plugins`, whole, thresholds));
@@ -54,9 +48,7 @@ async function calibrate(embedder: Embedder): Promise<RoutingThresholds> {
     const parts = combinations(names, size).flatMap((part) => trialsOf(known.test, testVectors, embedded, part));
     console.log(outcomeLine(`test half, all parts of ${size}`, parts, thresholds));
   }
-  const ours = known.test
-    .map((command, i) => ({ command, vector: testVectors[i] ?? new Float32Array() }))
-    .filter(({ command }) => command.plugin !== null);
+  const ours = known.test.map((command, i) => ({ command, vector: testVectors[i] ?? new Float32Array() })).filter(({ command }) => command.plugin !== null);
   const inCrowd = trialsOf(
     ours.map(({ command }) => command),
     ours.map(({ vector }) => vector),

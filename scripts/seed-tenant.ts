@@ -23,7 +23,11 @@ export async function seedTenant(db: PlatformDb, seed: TenantSeed): Promise<Seed
   return db.platform(async (tx) => {
     const known = await tx.selectFrom("tenants").select("id").where("name", "=", seed.name).executeTakeFirst();
     const tenantId = known ? asId("tenant", known.id) : newId("tenant");
-    if (!known) await tx.insertInto("tenants").values({ id: tenantId, name: seed.name, plan_tier: seed.tier, settings: JSON.stringify(seed.settings ?? {}) }).execute();
+    if (!known)
+      await tx
+        .insertInto("tenants")
+        .values({ id: tenantId, name: seed.name, plan_tier: seed.tier, settings: JSON.stringify(seed.settings ?? {}) })
+        .execute();
     const email = `admin@${seed.name}.example`;
     const user = await tx.selectFrom("users").select("id").where("tenant_id", "=", tenantId).where("email", "=", email).executeTakeFirst();
     const userId = user ? asId("user", user.id) : newId("user");
@@ -46,13 +50,30 @@ export interface KeySeed {
 }
 
 /** A fresh key of the tenant; its text exists only in the answer. */
-export async function seedKey(db: PlatformDb, tenantId: TenantId, { scopes = SCOPES, environment = "live", userId = null, expiresAt = null, description = "seed" }: KeySeed = {}): Promise<{ id: string; key: string }> {
+export async function seedKey(
+  db: PlatformDb,
+  tenantId: TenantId,
+  { scopes = SCOPES, environment = "live", userId = null, expiresAt = null, description = "seed" }: KeySeed = {},
+): Promise<{ id: string; key: string }> {
   const minted = mintApiKey(environment);
   const id = newId("key");
   await db.platform((tx) =>
     tx
       .insertInto("api_keys")
-      .values({ id, tenant_id: tenantId, user_id: userId, key_hash: minted.hash, key_prefix: minted.prefix, environment, scopes: [...scopes], description, expires_at: expiresAt, revoked_at: null, rotated_to: null, last_used_at: null })
+      .values({
+        id,
+        tenant_id: tenantId,
+        user_id: userId,
+        key_hash: minted.hash,
+        key_prefix: minted.prefix,
+        environment,
+        scopes: [...scopes],
+        description,
+        expires_at: expiresAt,
+        revoked_at: null,
+        rotated_to: null,
+        last_used_at: null,
+      })
       .execute(),
   );
   return { id, key: minted.plaintext };

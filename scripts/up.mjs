@@ -25,7 +25,9 @@ export function installDependencies() {
 function sameLock(installedFile, lockFile) {
   const versions = (file) => JSON.parse(readFileSync(file, "utf8")).packages;
   const installed = versions(installedFile);
-  return Object.entries(versions(lockFile)).every(([path, wanted]) => path === "" || wanted.optional || wanted.link || wanted.devOptional || installed[path]?.version === wanted.version || !path.startsWith("node_modules/"));
+  return Object.entries(versions(lockFile)).every(
+    ([path, wanted]) => path === "" || wanted.optional || wanted.link || wanted.devOptional || installed[path]?.version === wanted.version || !path.startsWith("node_modules/"),
+  );
 }
 
 /** Runs a TypeScript entry with our arguments and settings, passes signals on, and ends as it ends. */

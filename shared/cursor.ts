@@ -12,7 +12,10 @@ const MAC_BYTES = 12;
 
 export function openCursors(secret: string): Cursors {
   const mac = (scope: readonly (string | undefined)[], position: string) =>
-    createHmac("sha256", `aau cursor v1\0${secret}`).update(JSON.stringify([scope, position])).digest().subarray(0, MAC_BYTES);
+    createHmac("sha256", `aau cursor v1\0${secret}`)
+      .update(JSON.stringify([scope, position]))
+      .digest()
+      .subarray(0, MAC_BYTES);
   return {
     seal: (scope, position) => Buffer.concat([mac(scope, position), Buffer.from(position, "utf8")]).toString("base64url"),
     open(scope, cursor) {
@@ -22,7 +25,8 @@ export function openCursors(secret: string): Cursors {
       const expected = mac(scope, position);
       // Decoding ignores what is not base64url, so one position would have many texts.
       const isCanonical = bytes.toString("base64url") === cursor;
-      if (!isCanonical || given.length !== MAC_BYTES || !timingSafeEqual(given, expected)) throw new Refusal("INVALID_INPUT", { message: "The cursor is not valid for this list; start from the first page." });
+      if (!isCanonical || given.length !== MAC_BYTES || !timingSafeEqual(given, expected))
+        throw new Refusal("INVALID_INPUT", { message: "The cursor is not valid for this list; start from the first page." });
       return position;
     },
   };

@@ -32,7 +32,8 @@ export default http({
 
   async handle({ body, caller, db }) {
     const excess = body.scopes.filter((scope) => !caller.scopes.includes(scope));
-    if (excess.length > 0) throw new Refusal("FORBIDDEN_SCOPE", { message: `A key can only mint keys with scopes of its own; it lacks ${excess.join(", ")}.`, details: { missing_scopes: excess } });
+    if (excess.length > 0)
+      throw new Refusal("FORBIDDEN_SCOPE", { message: `A key can only mint keys with scopes of its own; it lacks ${excess.join(", ")}.`, details: { missing_scopes: excess } });
     if (caller.environment === "test" && body.environment === "live") throw new Refusal("FORBIDDEN_SCOPE", { message: "A test key can only mint test keys." });
     const { row, minted } = await createApiKey(db, caller.tenantId, {
       userId: caller.userId,

@@ -10,7 +10,10 @@ export default http({
   scope: "keys:admin",
   needs: ["db", "cursors"],
   query: v.strictObject({
-    limit: v.optional(v.pipe(v.string(), v.regex(/^\d{1,3}$/, "must be 1 to 100"), v.transform(Number), v.minValue(1, "must be 1 to 100"), v.maxValue(100, "must be 1 to 100")), "50"),
+    limit: v.optional(
+      v.pipe(v.string(), v.regex(/^\d{1,3}$/, "must be 1 to 100"), v.transform(Number), v.minValue(1, "must be 1 to 100"), v.maxValue(100, "must be 1 to 100")),
+      "50",
+    ),
     cursor: v.optional(v.pipe(v.string(), v.maxLength(512))),
   }),
   replies: { 200: v.strictObject({ keys: v.array(ApiKeyView), next_cursor: v.nullable(v.string()) }) },

@@ -20,7 +20,11 @@ export default http({
     const revoked = await revokeApiKey(db, caller.tenantId, params.id);
     if (!revoked) throw new Refusal("NOT_FOUND", { message: "There is no such key." });
     await forgetKey(redis, revoked.hash).catch((cause: unknown) => {
-      throw new Refusal("SERVICE_UNAVAILABLE", { message: "The key is revoked, but a cache could not be told and may accept it for up to five minutes. Send the call again to be sure.", retryAfterSec: 1, cause });
+      throw new Refusal("SERVICE_UNAVAILABLE", {
+        message: "The key is revoked, but a cache could not be told and may accept it for up to five minutes. Send the call again to be sure.",
+        retryAfterSec: 1,
+        cause,
+      });
     });
     return noContent();
   },

@@ -19,7 +19,9 @@ export default http({
 
   async handle({ request }) {
     const segments = request.path.split("/");
-    const allowed = ROUTES.filter((route) => route.segments.length === segments.length && route.segments.every((own, i) => own === segments[i] || (own.startsWith("{") && segments[i] !== "")));
+    const allowed = ROUTES.filter(
+      (route) => route.segments.length === segments.length && route.segments.every((own, i) => own === segments[i] || (own.startsWith("{") && segments[i] !== "")),
+    );
     if (allowed.length === 0) throw new Refusal("NOT_FOUND");
     const methods = [...new Set(allowed.map((route) => route.method))].sort();
     throw new Refusal("METHOD_NOT_ALLOWED", { message: `This address answers to ${methods.join(" and ")}.`, headers: { allow: methods.join(", ") } });

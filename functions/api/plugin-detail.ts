@@ -2,8 +2,8 @@ import * as v from "valibot";
 import { Refusal } from "../../shared/errors.ts";
 import { http, ok } from "../../shared/host/declare.ts";
 import { currentCatalogue } from "../../shared/registry/catalogue.ts";
-import { findSubscriptions } from "../../shared/registry/subscriptions.ts";
 import { PluginDetail, pluginDetail } from "../../shared/registry/plugin-view.ts";
+import { findSubscriptions } from "../../shared/registry/subscriptions.ts";
 import { PluginName } from "../../shared/sdk/src/manifest.ts";
 
 /** One plugin: what it can do, what it needs, what it costs in tokens at most. */

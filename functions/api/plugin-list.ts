@@ -1,8 +1,8 @@
 import * as v from "valibot";
 import { http, ok } from "../../shared/host/declare.ts";
 import { currentCatalogue } from "../../shared/registry/catalogue.ts";
-import { findSubscriptions } from "../../shared/registry/subscriptions.ts";
 import { PluginSummary, pluginSummary } from "../../shared/registry/plugin-view.ts";
+import { findSubscriptions } from "../../shared/registry/subscriptions.ts";
 
 /** The catalogue as this tenant sees it. */
 export default http({

@@ -20,7 +20,8 @@ export default http({
   async handle({ params, caller, db, signals }) {
     const cancelled = await cancelTask(db, caller.tenantId, params.task_id);
     if (!cancelled) throw new Refusal("NOT_FOUND", { message: "There is no such task." });
-    if (cancelled.was_over && cancelled.status !== "cancelled") throw new Refusal("CONFLICT", { message: `The task has already ended: ${cancelled.status}.`, details: { status: cancelled.status } });
+    if (cancelled.was_over && cancelled.status !== "cancelled")
+      throw new Refusal("CONFLICT", { message: `The task has already ended: ${cancelled.status}.`, details: { status: cancelled.status } });
     FAILPOINT: await failpoint("cancel.after_flag");
     if (cancelled.status === "cancelling") await signals.cancelRequested(params.task_id);
     else if (!cancelled.was_over) await signals.taskEnded(params.task_id);

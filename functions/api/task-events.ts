@@ -24,7 +24,10 @@ export default http({
     if (!/^\d{1,9}$/.test(given)) throw new Refusal("INVALID_INPUT", { message: "Last-Event-ID must be the id of an event of this task." });
     const first = await readTaskEvents(db, caller.tenantId, params.task_id, Number(given), 0);
     if (!first) throw new Refusal("NOT_FOUND", { message: "There is no such task." });
-    const raw = streamTaskEvents({ db, signals }, { tenantId: caller.tenantId, taskId: params.task_id, afterSeq: Number(given), signal: AbortSignal.any([request.signal, request.draining]) });
+    const raw = streamTaskEvents(
+      { db, signals },
+      { tenantId: caller.tenantId, taskId: params.task_id, afterSeq: Number(given), signal: AbortSignal.any([request.signal, request.draining]) },
+    );
     return { status: 200, raw, headers: { "content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no" } };
   },
 });

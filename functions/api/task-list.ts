@@ -15,7 +15,10 @@ export default http({
   query: v.strictObject({
     status: v.optional(TaskStatus),
     plugin: v.optional(PluginName),
-    limit: v.optional(v.pipe(v.string(), v.regex(/^\d{1,3}$/, "must be 1 to 100"), v.transform(Number), v.minValue(1, "must be 1 to 100"), v.maxValue(100, "must be 1 to 100")), "20"),
+    limit: v.optional(
+      v.pipe(v.string(), v.regex(/^\d{1,3}$/, "must be 1 to 100"), v.transform(Number), v.minValue(1, "must be 1 to 100"), v.maxValue(100, "must be 1 to 100")),
+      "20",
+    ),
     cursor: v.optional(v.pipe(v.string(), v.maxLength(512))),
   }),
   replies: { 200: v.strictObject({ tasks: v.array(TaskSummary), next_cursor: v.nullable(v.string()) }) },

@@ -5,9 +5,9 @@ import { accepted, http, ok } from "../../shared/host/declare.ts";
 import { bodyDigest } from "../../shared/host/http-function.ts";
 import { newId, publicId } from "../../shared/ids.ts";
 import { currentCatalogue } from "../../shared/registry/catalogue.ts";
+import { refuseUnrouted } from "../../shared/routing/refuse-unrouted.ts";
 import { commandDigest } from "../../shared/routing/route-cache.ts";
 import { routeCommand } from "../../shared/routing/route-command.ts";
-import { refuseUnrouted } from "../../shared/routing/refuse-unrouted.ts";
 import { admitTask } from "../../shared/tasks/admit-task.ts";
 import { findTask } from "../../shared/tasks/read-tasks.ts";
 import { IdempotencyKey, MAX_SUBMISSION_BYTES, Submission, waitSecondsOf } from "../../shared/tasks/submission.ts";
@@ -18,8 +18,19 @@ import { waitForTask } from "../../shared/tasks/wait-for-task.ts";
 const FAST_WAIT_SEC = 10;
 const Hint = v.object({ command: v.string(), plugin: v.optional(v.string()) });
 const EXAMPLES = {
-  routed: { summary: "The platform finds the plugin", value: { command: "Review this change for security problems", attachments: [{ name: "change.diff", media_type: "text/x-diff", content: "--- a/login.js\n+++ b/login.js\n…" }] } },
-  named: { summary: "The caller names it, and limits the cost", value: { command: "Review this change", plugin: "code-review", attachments: [{ name: "change.diff", media_type: "text/x-diff", url: "https://example.com/change.diff" }], max_cost_usd: "0.25" } },
+  routed: {
+    summary: "The platform finds the plugin",
+    value: { command: "Review this change for security problems", attachments: [{ name: "change.diff", media_type: "text/x-diff", content: "--- a/login.js\n+++ b/login.js\n…" }] },
+  },
+  named: {
+    summary: "The caller names it, and limits the cost",
+    value: {
+      command: "Review this change",
+      plugin: "code-review",
+      attachments: [{ name: "change.diff", media_type: "text/x-diff", url: "https://example.com/change.diff" }],
+      max_cost_usd: "0.25",
+    },
+  },
 };
 
 /** Routes, checks, reserves and inserts a task, rings for it, and waits for the result if the caller asks to. */
@@ -55,20 +66,39 @@ export default http({
     const idempotencyKey = readIdempotencyKey(request.header("idempotency-key"));
     const catalogue = await currentCatalogue(db, redis, request.admission?.registryGeneration ?? null);
     const thresholds = { chainThreshold: settings.CHAIN_THRESHOLD, confidenceMin: settings.CONFIDENCE_MIN };
-    const route = await routeCommand({ catalogue, embedder, redis, thresholds }, { tenantId: caller.tenantId, command: body.command, plugin: body.plugin, cachedRoute: request.admission?.cachedRoute ?? null });
+    const route = await routeCommand(
+      { catalogue, embedder, redis, thresholds },
+      { tenantId: caller.tenantId, command: body.command, plugin: body.plugin, cachedRoute: request.admission?.cachedRoute ?? null },
+    );
     if (route.kind !== "plugin") throw refuseUnrouted(route);
     const { entry, method, confidence } = route;
     await request.admitToPlugin(entry.name);
 
     const id = newId("task");
     const idempotency = idempotencyKey === null ? null : { key: idempotencyKey, requestSha256: bodyDigest(request.bodyBytes) };
-    const admitted = await admitTask(db, caller, { id, submission: body, plugin: entry.name, version: entry.version, method, confidence, traceparent: request.traceparent, requestId: request.requestId, idempotency });
+    const admitted = await admitTask(db, caller, {
+      id,
+      submission: body,
+      plugin: entry.name,
+      version: entry.version,
+      method,
+      confidence,
+      traceparent: request.traceparent,
+      requestId: request.requestId,
+      idempotency,
+    });
     if (admitted.outcome === "key_reused") throw new Refusal("INVALID_INPUT", { message: "This Idempotency-Key was used for another body within the last 24 hours." });
     if (admitted.outcome === "not_subscribed") {
-      throw new Refusal("PLUGIN_NOT_SUBSCRIBED", { message: `Your plan does not include the ${entry.name} plugin.`, details: { plugin: entry.name, upgrade_url: settings.UPGRADE_URL } });
+      throw new Refusal("PLUGIN_NOT_SUBSCRIBED", {
+        message: `Your plan does not include the ${entry.name} plugin.`,
+        details: { plugin: entry.name, upgrade_url: settings.UPGRADE_URL },
+      });
     }
     if (admitted.outcome === "quota_exceeded") {
-      throw new Refusal("QUOTA_EXCEEDED", { message: `The ${admitted.limit} executions of ${entry.name} in this month are used up.`, details: { plugin: entry.name, quota_limit: admitted.limit, upgrade_url: settings.UPGRADE_URL } });
+      throw new Refusal("QUOTA_EXCEEDED", {
+        message: `The ${admitted.limit} executions of ${entry.name} in this month are used up.`,
+        details: { plugin: entry.name, quota_limit: admitted.limit, upgrade_url: settings.UPGRADE_URL },
+      });
     }
 
     const { taskId } = admitted;
@@ -78,7 +108,11 @@ export default http({
     const waitSec = waitSecondsOf(request.header("prefer")) ?? (entry.manifest.estimated_latency === "fast" ? FAST_WAIT_SEC : 0);
     const rung = admitted.outcome === "admitted" ? () => ring.task(entry.name, taskId, request.traceparent) : undefined;
     if (waitSec > 0) {
-      const task = await waitForTask({ db, signals }, { tenantId: caller.tenantId, taskId, waitMs: waitSec * 1000, signal: AbortSignal.any([request.signal, request.draining]) }, rung);
+      const task = await waitForTask(
+        { db, signals },
+        { tenantId: caller.tenantId, taskId, waitMs: waitSec * 1000, signal: AbortSignal.any([request.signal, request.draining]) },
+        rung,
+      );
       if (task && isTerminal(task.status)) return ok(taskView(task), headers);
     } else await rung?.();
     FAILPOINT: await failpoint("submit.after_ring");
@@ -87,7 +121,16 @@ export default http({
       if (task) return isTerminal(task.status) ? ok(taskView(task), headers) : accepted(taskSummary(task), headers);
     }
     return accepted(
-      taskSummary({ id: taskId, plugin_name: entry.name, status: "queued", routing_method: method, routing_confidence: confidence, created_at: admitted.createdAt, started_at: null, completed_at: null }),
+      taskSummary({
+        id: taskId,
+        plugin_name: entry.name,
+        status: "queued",
+        routing_method: method,
+        routing_confidence: confidence,
+        created_at: admitted.createdAt,
+        started_at: null,
+        completed_at: null,
+      }),
       headers,
     );
   },

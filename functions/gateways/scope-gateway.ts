@@ -1,9 +1,9 @@
 import * as v from "valibot";
 import { Refusal } from "../../shared/errors.ts";
+import { appendReport, checkLease, readOwnArtifact, requireScope, storeArtifact } from "../../shared/execution/scoped-access.ts";
 import { gateway } from "../../shared/host/declare.ts";
 import { parseJson } from "../../shared/host/request-body.ts";
 import { asId } from "../../shared/ids.ts";
-import { appendReport, checkLease, readOwnArtifact, requireScope, storeArtifact } from "../../shared/execution/scoped-access.ts";
 import { ArtifactName } from "../../shared/storage/artifact-name.ts";
 
 const Report = v.strictObject({ node: v.pipe(v.string(), v.maxLength(100)), message: v.pipe(v.string(), v.maxLength(500)) });

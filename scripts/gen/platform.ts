@@ -122,7 +122,10 @@ function migrateFile(): string {
 
 function registerFile(functions: readonly LoadedFunction[]): string {
   const endpoints = functions.filter(({ kind }) => kind === "plugin").map(({ name }) => `http://${hostOf(name)}`);
-  return manifest([job("register", ["/app/register/index.mjs", ...endpoints], REGISTER_VARIABLES)], [`Publishes the plugins of this image in the registry; it waits for their services. ${AGAIN}`]);
+  return manifest(
+    [job("register", ["/app/register/index.mjs", ...endpoints], REGISTER_VARIABLES)],
+    [`Publishes the plugins of this image in the registry; it waits for their services. ${AGAIN}`],
+  );
 }
 
 export function platformFiles(functions: readonly LoadedFunction[]): Record<string, string> {

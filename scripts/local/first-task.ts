@@ -26,7 +26,11 @@ const Task = v.object({
 export async function runFirstTask(baseUrl: string, key: string, print: (line: string) => void): Promise<string | null> {
   const diff = await readFile(EXAMPLE, "utf8");
   const call = async (path: string, init: RequestInit = {}) => {
-    const answer = await fetch(`${baseUrl}${path}`, { signal: AbortSignal.timeout(STREAM_TIMEOUT_MS), ...init, headers: { authorization: `Bearer ${key}`, "content-type": "application/json" } });
+    const answer = await fetch(`${baseUrl}${path}`, {
+      signal: AbortSignal.timeout(STREAM_TIMEOUT_MS),
+      ...init,
+      headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
+    });
     if (!answer.ok) throw new Error(`${init.method ?? "GET"} ${path} answered ${answer.status}: ${await answer.text()}`);
     return answer;
   };
@@ -55,7 +59,9 @@ export async function runFirstTask(baseUrl: string, key: string, print: (line: s
   if (task.error) print(red(`${task.error.code}: ${task.error.message}`));
   print("");
   const colour = task.status === "success" ? green : task.status === "partial" ? yellow : red;
-  print(`${colour(task.status)}  ${dim(`${meta?.latency_seconds ?? 0} s · model ${meta?.model_used ?? "none"} · ${meta?.tokens_used ?? 0} tokens · ${meta?.cost_estimate_usd ?? "0"} USD`)}`);
+  print(
+    `${colour(task.status)}  ${dim(`${meta?.latency_seconds ?? 0} s · model ${meta?.model_used ?? "none"} · ${meta?.tokens_used ?? 0} tokens · ${meta?.cost_estimate_usd ?? "0"} USD`)}`,
+  );
   for (const step of task.next_steps) print(`${yellow("next")}  ${step}`);
   for (const artifact of task.artifacts) print(`${dim("file")}  ${artifact.name} ${dim(`${artifact.size_bytes} bytes`)}`);
   return task.status === "success" || task.status === "partial" ? task.task_id : null;

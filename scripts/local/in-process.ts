@@ -33,7 +33,14 @@ export interface InProcessOptions {
   openers?: Partial<Openers>;
 }
 
-export async function startInProcess({ functions, config, publicPort = 0, internalPort = 0, host = "127.0.0.1", openers = ALL_OPENERS }: InProcessOptions): Promise<InProcessPlatform> {
+export async function startInProcess({
+  functions,
+  config,
+  publicPort = 0,
+  internalPort = 0,
+  host = "127.0.0.1",
+  openers = ALL_OPENERS,
+}: InProcessOptions): Promise<InProcessPlatform> {
   const { runtime, stop } = await openRuntime(functions, openers, config, "platform");
   // The catch-all last: Hono takes the first route that matches.
   const outside = functions.filter(isPublic).sort((a, b) => Number(a.name === "not-found") - Number(b.name === "not-found"));

@@ -87,6 +87,8 @@ export async function findParts(home: Home, given: NodeJS.ProcessEnv, onStart: (
 
   const hasModel = Boolean(env.ANTHROPIC_API_KEY || env.ANTHROPIC_BASE_URL);
   const embeddings = env.OPENAI_API_KEY ? "text-embedding-3-small" : "offline embeddings";
-  const models = hasModel ? `${env.ANTHROPIC_BASE_URL ?? "Anthropic"}, ${embeddings}` : `offline: no ANTHROPIC_API_KEY is set, so only what needs no language model is done (${embeddings})`;
+  const models = hasModel
+    ? `${env.ANTHROPIC_BASE_URL ?? "Anthropic"}, ${embeddings}`
+    : `offline: no ANTHROPIC_API_KEY is set, so only what needs no language model is done (${embeddings})`;
   return { list, env, hasModel, models };
 }

@@ -43,7 +43,13 @@ async function startTogether({ home, env, port, onStart }: PlatformOptions): Pro
   const urls = functions.filter((fn) => fn.kind === "event").map((fn) => `${fn.name}=${internalUrl}/functions/${fn.name}`);
   const own = { ...env, FUNCTION_URLS: urls.join(",") };
 
-  const platform = startChild({ name: "platform", command: process.execPath, args: entry("./platform.ts"), env: { ...own, PORT: String(port), INTERNAL_PORT: String(internalPort) }, logFile: home.logFile("platform") });
+  const platform = startChild({
+    name: "platform",
+    command: process.execPath,
+    args: entry("./platform.ts"),
+    env: { ...own, PORT: String(port), INTERNAL_PORT: String(internalPort) },
+    logFile: home.logFile("platform"),
+  });
   onStart({ name: "platform", stop: () => platform.stop(30_000) });
   await untilReady("the platform", platform, () => expectOk(`${internalUrl}/health/readiness`));
 
@@ -66,7 +72,13 @@ async function startTogether({ home, env, port, onStart }: PlatformOptions): Pro
 
   await probePlugins(`${internalUrl}/functions/plugin-probe`);
 
-  const bridge = startChild({ name: "bridge", command: process.execPath, args: entry("../../shared/host/bridge/main.ts"), env: { ...own, PORT: String(bridgePort) }, logFile: home.logFile("bridge") });
+  const bridge = startChild({
+    name: "bridge",
+    command: process.execPath,
+    args: entry("../../shared/host/bridge/main.ts"),
+    env: { ...own, PORT: String(bridgePort) },
+    logFile: home.logFile("bridge"),
+  });
   onStart({ name: "bridge", stop: () => bridge.stop(30_000) });
   await untilReady("the bridge", bridge, () => expectOk(`http://127.0.0.1:${bridgePort}/health/readiness`));
 
@@ -104,7 +116,12 @@ async function startIsolated({ home, env, port, onStart }: PlatformOptions): Pro
   await Promise.all(functions.map((fn) => start(fn.name, join(outdir, "functions", fn.name, "index.mjs"), own)));
   await Promise.all(
     plugins.map(async ({ name }) => {
-      await start(name, join(outdir, "functions", name, "index.mjs"), { PATH: env.PATH, HOME: env.HOME, LLM_GATEWAY_URL: urlOf("llm-gateway"), SCOPE_GATEWAY_URL: urlOf("scope-gateway") });
+      await start(name, join(outdir, "functions", name, "index.mjs"), {
+        PATH: env.PATH,
+        HOME: env.HOME,
+        LLM_GATEWAY_URL: urlOf("llm-gateway"),
+        SCOPE_GATEWAY_URL: urlOf("scope-gateway"),
+      });
       await registerPlugin({ registryUrl: urlOf("registry-register"), serviceToken: env.SERVICE_TOKEN ?? "", endpoint: urlOf(name) });
     }),
   );
@@ -143,4 +160,3 @@ async function assertFree(port: number): Promise<void> {
     server.listen(port, "127.0.0.1", () => server.close(() => resolve()));
   });
 }
-

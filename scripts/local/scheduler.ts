@@ -8,13 +8,14 @@ const CALL_TIMEOUT_MS = 120_000;
 export function startScheduler(functions: readonly AnyFunction[], urlOf: (name: string) => string): { stop(): void } {
   const jobs = functions
     .filter((fn): fn is CronFunction => fn.kind === "cron")
-    .map((fn) =>
-      new Cron(fn.schedule, { timezone: "UTC", protect: true }, async () => {
-        await fetch(urlOf(fn.name), { method: "POST", signal: AbortSignal.timeout(CALL_TIMEOUT_MS) }).then(
-          (answer) => answer.arrayBuffer(),
-          () => {},
-        );
-      }),
+    .map(
+      (fn) =>
+        new Cron(fn.schedule, { timezone: "UTC", protect: true }, async () => {
+          await fetch(urlOf(fn.name), { method: "POST", signal: AbortSignal.timeout(CALL_TIMEOUT_MS) }).then(
+            (answer) => answer.arrayBuffer(),
+            () => {},
+          );
+        }),
     );
   return {
     stop() {

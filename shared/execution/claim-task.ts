@@ -51,7 +51,12 @@ const Row = v.variant("outcome", [
 ]);
 
 /** `gone`: over, unknown, or in other hands. `ended`: it was due to end and has ended here. */
-export async function claimTask(db: PlatformDb, id: TaskId, leaseMs: number, maxCrashes: number): Promise<{ outcome: "gone" } | { outcome: "ended" } | { outcome: "claimed"; claim: Claim }> {
+export async function claimTask(
+  db: PlatformDb,
+  id: TaskId,
+  leaseMs: number,
+  maxCrashes: number,
+): Promise<{ outcome: "gone" } | { outcome: "ended" } | { outcome: "claimed"; claim: Claim }> {
   const [raw] = await db.call("SELECT * FROM claim_task($1, $2, $3)", [id, leaseMs, maxCrashes]);
   const row = v.parse(Row, raw);
   if (row.outcome === "gone" || row.outcome === "ended") return { outcome: row.outcome };

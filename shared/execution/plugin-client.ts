@@ -123,7 +123,8 @@ async function* readLines(body: AsyncIterable<Buffer>, signal: AbortSignal): Asy
       if (line.trim() !== "") yield line;
     }
     size += chunk.byteLength;
-    if (size > MAX_LINE_BYTES) throw new PluginFailure("INTERNAL", `The plugin's result is larger than ${MAX_OUTPUT_BYTES} bytes; large results belong in artifacts.`, "plugin", false);
+    if (size > MAX_LINE_BYTES)
+      throw new PluginFailure("INTERNAL", `The plugin's result is larger than ${MAX_OUTPUT_BYTES} bytes; large results belong in artifacts.`, "plugin", false);
     if (chunk.byteLength > 0) rest.push(chunk);
   }
 }

@@ -15,7 +15,8 @@ const MEDIA_TYPES = /^(text\/(plain|markdown|csv|x-diff)|application\/(json|sari
 const MAX_ARTIFACTS = 100;
 
 export function requireScope(capability: Capability, scope: Capability["scopes"][number]): void {
-  if (!capability.scopes.includes(scope)) throw new Refusal("FORBIDDEN_SCOPE", { message: `The plugin's manifest does not declare the scope ${scope}.`, details: { required_scope: scope } });
+  if (!capability.scopes.includes(scope))
+    throw new Refusal("FORBIDDEN_SCOPE", { message: `The plugin's manifest does not declare the scope ${scope}.`, details: { required_scope: scope } });
 }
 
 const LeaseRow = v.object({ cancel_requested: v.boolean() });
@@ -28,10 +29,17 @@ export async function checkLease(db: TenantDb, tenantId: TenantId, capability: C
 }
 
 /** The object first, then the row: a row never points at nothing. The same name again replaces both. */
-export async function storeArtifact({ db, storage }: { db: TenantDb; storage: ObjectStore }, capability: Capability, file: { name: string; mediaType: string; bytes: Uint8Array }): Promise<ArtifactRef> {
+export async function storeArtifact(
+  { db, storage }: { db: TenantDb; storage: ObjectStore },
+  capability: Capability,
+  file: { name: string; mediaType: string; bytes: Uint8Array },
+): Promise<ArtifactRef> {
   const tenantId = asId("tenant", capability.tenant);
   await checkLease(db, tenantId, capability);
-  const [essence = ""] = file.mediaType.toLowerCase().split(";").map((part) => part.trim());
+  const [essence = ""] = file.mediaType
+    .toLowerCase()
+    .split(";")
+    .map((part) => part.trim());
   const mediaType = MEDIA_TYPES.test(essence) ? essence : "application/octet-stream";
   const key = artifactKey(capability.tenant, capability.plugin, capability.task, file.name);
   const sha256 = createHash("sha256").update(file.bytes).digest("hex");
@@ -78,7 +86,12 @@ const ReportRow = v.object({ held: v.boolean(), cancel_requested: v.boolean() })
 
 /** Appends one progress event; true when the plugin should stop. */
 export async function appendReport(db: TenantDb, capability: Capability, report: { node: string; message: string }): Promise<boolean> {
-  const [row] = await db.call("SELECT held, cancel_requested FROM append_progress($1, $2, $3, $4)", [capability.tenant, capability.task, capability.lease, JSON.stringify([{ type: "report", data: report }])]);
+  const [row] = await db.call("SELECT held, cancel_requested FROM append_progress($1, $2, $3, $4)", [
+    capability.tenant,
+    capability.task,
+    capability.lease,
+    JSON.stringify([{ type: "report", data: report }]),
+  ]);
   const { held, cancel_requested } = v.parse(ReportRow, row);
   if (!held) throw new Refusal("CONFLICT", { message: "This execution is over; its capability ended with it." });
   return cancel_requested;

@@ -35,7 +35,15 @@ async function write(db: TenantDb, claim: Claim, settlement: Exclude<Settlement,
   const output = settlement.kind === "cancelled" ? null : settlement.output;
   const result = output ? await storedResult(db, claim, output, settlement.latencyMs) : null;
   const error = settlement.kind === "failed" ? settlement.error : null;
-  const step = { step: claim.step.id, plugin_name: claim.step.plugin, plugin_version: claim.step.version, attempt: claim.attempt, status, output: result ?? {}, latency_ms: settlement.latencyMs };
+  const step = {
+    step: claim.step.id,
+    plugin_name: claim.step.plugin,
+    plugin_version: claim.step.version,
+    attempt: claim.attempt,
+    status,
+    output: result ?? {},
+    latency_ms: settlement.latencyMs,
+  };
   const [row] = await db.call<{ settled: boolean }>("SELECT settle_task($1, $2, $3, $4, $5, $6, $7, $8) AS settled", [
     claim.tenantId,
     claim.taskId,
@@ -69,7 +77,13 @@ async function storedResult(db: TenantDb, claim: Claim, output: OutputEnvelope, 
 /** What was really stored for this task, whatever the plugin says. */
 async function storedArtifacts(db: TenantDb, claim: Claim): Promise<ArtifactRef[]> {
   const rows = await db.tenant(claim.tenantId, (tx) =>
-    tx.selectFrom("artifacts").select(["id", "name", "media_type", "size_bytes", "sha256"]).where("tenant_id", "=", claim.tenantId).where("task_id", "=", claim.taskId).orderBy("name").execute(),
+    tx
+      .selectFrom("artifacts")
+      .select(["id", "name", "media_type", "size_bytes", "sha256"])
+      .where("tenant_id", "=", claim.tenantId)
+      .where("task_id", "=", claim.taskId)
+      .orderBy("name")
+      .execute(),
   );
   return v.parse(
     v.array(ArtifactRef),
@@ -79,7 +93,12 @@ async function storedArtifacts(db: TenantDb, claim: Claim): Promise<ArtifactRef[
 
 /** Gives the task back to the queue. False: the lease is lost. */
 export async function handBack(db: TenantDb, claim: Claim, delayMs: number): Promise<boolean> {
-  const [row] = await db.call<{ handed_back: boolean }>("SELECT hand_back_task($1, $2, $3, $4) AS handed_back", [claim.tenantId, claim.taskId, claim.leaseToken, Math.round(delayMs)]);
+  const [row] = await db.call<{ handed_back: boolean }>("SELECT hand_back_task($1, $2, $3, $4) AS handed_back", [
+    claim.tenantId,
+    claim.taskId,
+    claim.leaseToken,
+    Math.round(delayMs),
+  ]);
   return row?.handed_back ?? false;
 }
 

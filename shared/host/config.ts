@@ -11,8 +11,21 @@ interface Variable {
   about: string;
 }
 
-const text = v.optional(v.pipe(v.string(), v.trim(), v.transform((s) => (s === "" ? undefined : s))));
-const url = v.optional(v.pipe(v.string(), v.trim(), v.transform((s) => (s === "" ? undefined : s)), v.optional(v.pipe(v.string(), v.url()))));
+const text = v.optional(
+  v.pipe(
+    v.string(),
+    v.trim(),
+    v.transform((s) => (s === "" ? undefined : s)),
+  ),
+);
+const url = v.optional(
+  v.pipe(
+    v.string(),
+    v.trim(),
+    v.transform((s) => (s === "" ? undefined : s)),
+    v.optional(v.pipe(v.string(), v.url())),
+  ),
+);
 const count = (fallback: number, min: number, max: number) =>
   v.pipe(v.optional(v.string(), String(fallback)), v.transform(Number), v.number(), v.integer(), v.minValue(min), v.maxValue(max));
 const fraction = v.optional(v.pipe(v.string(), v.transform(Number), v.number(), v.minValue(0), v.maxValue(1)));

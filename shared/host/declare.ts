@@ -52,7 +52,10 @@ export interface Reply {
   raw?: string | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>;
 }
 
-export type HttpArguments<N extends readonly Need[], P, Q, B> = { params: Parsed<P>; query: Parsed<Q>; body: Parsed<B>; caller: Caller; request: RequestInfo } & Pick<Resources, N[number]>;
+export type HttpArguments<N extends readonly Need[], P, Q, B> = { params: Parsed<P>; query: Parsed<Q>; body: Parsed<B>; caller: Caller; request: RequestInfo } & Pick<
+  Resources,
+  N[number]
+>;
 
 interface Common<N extends readonly Need[]> {
   /** Noun-verb in kebab case: the file, the Knative Service, the log field, the metric label and the test. */

@@ -1,11 +1,11 @@
 /** What stands between a request and a handler: the key, the scope, the limit; or the platform's own tokens. */
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { Admission, Doorkeeper, RateState, RouteHint } from "../access/admission.ts";
+import type { Scope } from "../access/caller.ts";
 import { type Caller, SCOPES } from "../access/caller.ts";
 import type { Capability, CapabilityAudience, CapabilitySigner } from "../access/capability-token.ts";
 import { Refusal } from "../errors.ts";
 import { asId } from "../ids.ts";
-import type { Scope } from "../access/caller.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 
 /** The token of `Authorization: Bearer …`. One header, one token; anything else is no key at all. */
@@ -50,7 +50,15 @@ const NOBODY = "00000000-0000-0000-0000-000000000000";
 /** The platform's own jobs: pods that hold SERVICE_TOKEN. They act for no tenant. */
 export function checkServiceToken(headers: Headers, serviceToken: string): Caller {
   if (!timingSafeEqual(digest(bearer(headers)), digest(serviceToken))) throw new Refusal("AUTH_INVALID", { message: "The service token is not valid." });
-  return { keyId: asId("key", NOBODY), tenantId: asId("tenant", NOBODY), userId: null, environment: "live", scopes: SCOPES.slice(0, 0), tier: "starter", limits: { perTenant: 0, perPlugin: 0 } };
+  return {
+    keyId: asId("key", NOBODY),
+    tenantId: asId("tenant", NOBODY),
+    userId: null,
+    environment: "live",
+    scopes: SCOPES.slice(0, 0),
+    tier: "starter",
+    limits: { perTenant: 0, perPlugin: 0 },
+  };
 }
 
 /** A plugin's capability, from `Authorization: Bearer` or, as provider SDKs send it, `x-api-key`. */

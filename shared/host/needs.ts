@@ -1,7 +1,8 @@
 /** What a function needs beyond its own `needs`: the guard at its door reads resources and settings too. */
+
+import type { VariableName } from "./config.ts";
 import type { AnyFunction } from "./declare.ts";
 import type { ResourceName } from "./resources.ts";
-import type { VariableName } from "./config.ts";
 
 /** Everything that must be open before the function can answer. */
 export function allNeeds(fn: AnyFunction): ResourceName[] {

@@ -1,16 +1,16 @@
 /** The outside resources that a function can ask for by name. Types only: a bundle contains just the openers it needs. */
 import type { Redis } from "ioredis";
 import type { CapabilitySigner } from "../access/capability-token.ts";
-import type { Cursors } from "../cursor.ts";
 import type { TenantSecrets } from "../access/tenant-secrets.ts";
+import type { Cursors } from "../cursor.ts";
 import type { PlatformDb, TenantDb } from "../db/database.ts";
 import type { PluginClient } from "../execution/plugin-client.ts";
 import type { Embedder } from "../models/embedder.ts";
 import type { Upstream } from "../models/upstream.ts";
-import type { Ring } from "../redis/streams.ts";
 import type { Signals } from "../redis/signals.ts";
-import type { Telemetry } from "../telemetry/domain-events.ts";
+import type { Ring } from "../redis/streams.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
+import type { Telemetry } from "../telemetry/domain-events.ts";
 import type { Config, VariableName } from "./config.ts";
 
 export type Settings = Pick<Config, "CHAIN_THRESHOLD" | "CONFIDENCE_MIN" | "PUBLIC_URL" | "UPGRADE_URL" | "FUNCTION_URL" | "FUNCTION_URLS" | "TASK_LEASE_MS" | "MAX_CRASHES">;

@@ -43,14 +43,11 @@ async function embedBatch(client: OpenAI, texts: readonly string[], signal?: Abo
         .trim() || " ",
   );
   const reply = await client.embeddings.create({ model: OPENAI_MODEL, input, encoding_format: "float" }, { signal });
-  if (!v.is(EmbeddingList, reply))
-    throw new EmbeddingError("the embedding service answered with something that is not a list of embeddings");
+  if (!v.is(EmbeddingList, reply)) throw new EmbeddingError("the embedding service answered with something that is not a list of embeddings");
   const vectors = new Array<Float32Array | undefined>(texts.length).fill(undefined);
   for (const item of reply.data) {
     if (item.embedding.length !== EMBEDDING_DIMENSIONS) {
-      throw new EmbeddingError(
-        `${OPENAI_MODEL} has ${EMBEDDING_DIMENSIONS} dimensions, but the embedding service answered with ${item.embedding.length}`,
-      );
+      throw new EmbeddingError(`${OPENAI_MODEL} has ${EMBEDDING_DIMENSIONS} dimensions, but the embedding service answered with ${item.embedding.length}`);
     }
     vectors[item.index] = toUnitVector(item.embedding);
   }

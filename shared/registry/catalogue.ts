@@ -26,7 +26,11 @@ export interface Catalogue {
   plugins: ReadonlyMap<string, CatalogueEntry>;
 }
 
-export const Health = v.object({ status: v.picklist(["healthy", "degraded", "unhealthy", "unknown"]), components: v.record(v.string(), v.string()), message: v.optional(v.nullable(v.string())) });
+export const Health = v.object({
+  status: v.picklist(["healthy", "degraded", "unhealthy", "unknown"]),
+  components: v.record(v.string(), v.string()),
+  message: v.optional(v.nullable(v.string())),
+});
 export type Health = v.InferOutput<typeof Health>;
 
 const GENERATION_KEY = "registry:gen";
@@ -69,7 +73,16 @@ export async function announceGeneration(redis: Redis, generation: string): Prom
   await tryRedis(redis, (r) => r.set(GENERATION_KEY, generation, "EX", GENERATION_CACHE_SEC));
 }
 
-const Row = v.object({ name: v.string(), status: v.string(), version: v.string(), version_status: v.string(), manifest: Manifest, endpoint: v.string(), health: Health, version_id: v.string() });
+const Row = v.object({
+  name: v.string(),
+  status: v.string(),
+  version: v.string(),
+  version_status: v.string(),
+  manifest: Manifest,
+  endpoint: v.string(),
+  health: Health,
+  version_id: v.string(),
+});
 const CapabilityRow = v.object({ plugin_version_id: v.string(), model: v.string(), embedding: v.instance(Uint8Array) });
 
 async function loadCatalogue(db: TenantDb, previous: Catalogue | null): Promise<Catalogue> {
@@ -106,7 +119,15 @@ async function loadCatalogue(db: TenantDb, previous: Catalogue | null): Promise<
   const plugins = new Map(
     [...newest.values()].map((row) => [
       row.name,
-      { name: row.name, version: row.version, status: row.status, manifest: row.manifest, health: row.health, endpoint: row.endpoint, vectors: vectors.get(row.version_id) ?? new Map() },
+      {
+        name: row.name,
+        version: row.version,
+        status: row.status,
+        manifest: row.manifest,
+        health: row.health,
+        endpoint: row.endpoint,
+        vectors: vectors.get(row.version_id) ?? new Map(),
+      },
     ]),
   );
   return { generation, plugins };

@@ -1,7 +1,8 @@
 /** Writes to the catalogue. Registering the same version again is how a plugin says that it is (still) there: it changes nothing but the endpoint. */
+
+import { sql } from "kysely";
 import * as semver from "semver";
 import type { PlatformDb } from "../db/database.ts";
-import { sql } from "kysely";
 import { Refusal } from "../errors.ts";
 import { newId } from "../ids.ts";
 import type { Embedder } from "../models/embedder.ts";
@@ -28,19 +29,48 @@ export async function registerPlugin(db: PlatformDb, embedder: Embedder, manifes
       .onConflict((c) => c.column("name").doUpdateSet({ category: manifest.category }))
       .returning("id")
       .executeTakeFirstOrThrow();
-    const known = await tx.selectFrom("plugin_versions").select(["id", "manifest", "endpoint", "status"]).where("plugin_id", "=", plugin.id).where("version", "=", manifest.version).executeTakeFirst();
+    const known = await tx
+      .selectFrom("plugin_versions")
+      .select(["id", "manifest", "endpoint", "status"])
+      .where("plugin_id", "=", plugin.id)
+      .where("version", "=", manifest.version)
+      .executeTakeFirst();
     if (known && canonical(known.manifest) !== canonical(manifest)) {
       throw new Refusal("CONFLICT", { message: `${manifest.name} ${manifest.version} is registered with another manifest; publish a new version.` });
     }
     const versionId = known?.id ?? newId("version");
-    if (known) await tx.updateTable("plugin_versions").set({ endpoint, status: known.status === "inactive" ? "active" : known.status }).where("id", "=", known.id).execute();
+    if (known)
+      await tx
+        .updateTable("plugin_versions")
+        .set({ endpoint, status: known.status === "inactive" ? "active" : known.status })
+        .where("id", "=", known.id)
+        .execute();
     else {
-      await tx.insertInto("plugin_versions").values({ id: versionId, plugin_id: plugin.id, version: manifest.version, version_sort: versionSort, manifest: JSON.stringify(manifest), endpoint, envelope_version: manifest.envelope_version }).execute();
+      await tx
+        .insertInto("plugin_versions")
+        .values({
+          id: versionId,
+          plugin_id: plugin.id,
+          version: manifest.version,
+          version_sort: versionSort,
+          manifest: JSON.stringify(manifest),
+          endpoint,
+          envelope_version: manifest.envelope_version,
+        })
+        .execute();
     }
     await tx.deleteFrom("plugin_capabilities").where("plugin_version_id", "=", versionId).where("model", "=", embedder.model).execute();
     await tx
       .insertInto("plugin_capabilities")
-      .values(manifest.capabilities.map((capability, position) => ({ plugin_version_id: versionId, position, capability, model: embedder.model, embedding: vectorToBytes(vectors[position] ?? new Float32Array(1536)) })))
+      .values(
+        manifest.capabilities.map((capability, position) => ({
+          plugin_version_id: versionId,
+          position,
+          capability,
+          model: embedder.model,
+          embedding: vectorToBytes(vectors[position] ?? new Float32Array(1536)),
+        })),
+      )
       .execute();
     return { pluginId: plugin.id, generation: await nextGeneration(tx), isNew: !known };
   });
@@ -75,7 +105,11 @@ export async function reportHealth(db: PlatformDb, name: string, version: string
     if (affected.length === 0) return null;
     await tx
       .updateTable("plugin_versions")
-      .set({ health: sql`${JSON.stringify(health)}::jsonb`, health_at: sql<Date>`now()`, consecutive_unhealthy: health.status === "unhealthy" ? sql<number>`consecutive_unhealthy + 1` : 0 })
+      .set({
+        health: sql`${JSON.stringify(health)}::jsonb`,
+        health_at: sql<Date>`now()`,
+        consecutive_unhealthy: health.status === "unhealthy" ? sql<number>`consecutive_unhealthy + 1` : 0,
+      })
       .where(
         "id",
         "in",

@@ -30,11 +30,7 @@ export interface CommandScores {
 }
 
 /** `background` holds the vectors of `BACKGROUND_SENTENCES` (background.ts), made by the same model. */
-export function buildCapabilityIndex(
-  model: string,
-  plugins: readonly IndexedPlugin[],
-  background: readonly Float32Array[],
-): CapabilityIndex {
+export function buildCapabilityIndex(model: string, plugins: readonly IndexedPlugin[], background: readonly Float32Array[]): CapabilityIndex {
   const ordered = plugins.filter((p) => p.vectors.length > 0).sort((a, b) => (a.plugin < b.plugin ? -1 : 1));
   const starts = new Uint32Array(ordered.length + 1);
   ordered.forEach((p, i) => {
@@ -51,8 +47,7 @@ export function buildCapabilityIndex(
 
 /** Sorted, best first. At most one multiplication a stored number; the zeros of the command cost nothing. */
 export function scoreCommand(index: CapabilityIndex, vector: Float32Array): CommandScores {
-  if (vector.length !== EMBEDDING_DIMENSIONS)
-    throw new RangeError(`a command vector has ${vector.length} dimensions instead of ${EMBEDDING_DIMENSIONS}`);
+  if (vector.length !== EMBEDDING_DIMENSIONS) throw new RangeError(`a command vector has ${vector.length} dimensions instead of ${EMBEDDING_DIMENSIONS}`);
   const query = withoutZeros(vector);
   const plugins = index.plugins.map((plugin, i) => ({
     plugin,
@@ -65,8 +60,7 @@ export function scoreCommand(index: CapabilityIndex, vector: Float32Array): Comm
 function flatten(vectors: readonly Float32Array[]): Float32Array {
   const rows = new Float32Array(vectors.length * EMBEDDING_DIMENSIONS);
   vectors.forEach((vector, i) => {
-    if (vector.length !== EMBEDDING_DIMENSIONS)
-      throw new RangeError(`a capability vector has ${vector.length} dimensions instead of ${EMBEDDING_DIMENSIONS}`);
+    if (vector.length !== EMBEDDING_DIMENSIONS) throw new RangeError(`a capability vector has ${vector.length} dimensions instead of ${EMBEDDING_DIMENSIONS}`);
     rows.set(vector, i * EMBEDDING_DIMENSIONS);
   });
   return rows;

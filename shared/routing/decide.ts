@@ -49,8 +49,7 @@ export function thresholdsFor(model: string, own: { chainThreshold?: number; con
   if (row === undefined) throw new Error(`the embedding model ${model} has no routing thresholds: run npm run calibrate -- --write`);
   const chainThreshold = probability("CHAIN_THRESHOLD", own.chainThreshold ?? row.chainThreshold);
   const confidenceMin = probability("CONFIDENCE_MIN", own.confidenceMin ?? row.confidenceMin);
-  if (confidenceMin > chainThreshold)
-    throw new RangeError(`CONFIDENCE_MIN (${confidenceMin}) must not be above CHAIN_THRESHOLD (${chainThreshold})`);
+  if (confidenceMin > chainThreshold) throw new RangeError(`CONFIDENCE_MIN (${confidenceMin}) must not be above CHAIN_THRESHOLD (${chainThreshold})`);
   return { ...row, chainThreshold, confidenceMin };
 }
 
@@ -66,16 +65,11 @@ export function decide(scores: CommandScores, thresholds: RoutingThresholds): De
 }
 
 /** Shared with the keyword fallback: the same two lines through the same probabilities. */
-export function judge(
-  candidates: readonly Candidate[],
-  thresholds: Pick<RoutingThresholds, "chainThreshold" | "confidenceMin">,
-  method: RoutingMethod,
-): Decision {
+export function judge(candidates: readonly Candidate[], thresholds: Pick<RoutingThresholds, "chainThreshold" | "confidenceMin">, method: RoutingMethod): Decision {
   const [best] = candidates;
   const closest = candidates.slice(0, CLOSEST);
   if (best === undefined || best.probability < thresholds.confidenceMin) return { kind: "none", method, closest };
-  if (best.probability >= thresholds.chainThreshold)
-    return { kind: "direct", method, plugin: best.plugin, confidence: best.probability, candidates: closest };
+  if (best.probability >= thresholds.chainThreshold) return { kind: "direct", method, plugin: best.plugin, confidence: best.probability, candidates: closest };
   return { kind: "unsure", method, candidates: closest };
 }
 
@@ -93,11 +87,7 @@ function candidatesOf(scores: CommandScores, weights: RoutingWeights): Candidate
  * What the logistic reads, all as logarithms: a lead of 0.05 says much at a cosine of 0.1 and little at 0.6. The background competes like a
  * plugin, so that a catalogue of one plugin, which has no second, needs no rule of its own. Exported for `npm run calibrate`.
  */
-export function routingFeatures(
-  score: number,
-  rival: number | undefined,
-  background: number,
-): { strength: number; margin: number; background: number } {
+export function routingFeatures(score: number, rival: number | undefined, background: number): { strength: number; margin: number; background: number } {
   const strength = logCosine(score);
   return { strength, margin: strength - logCosine(Math.max(rival ?? 0, background)), background: strength - logCosine(background) };
 }

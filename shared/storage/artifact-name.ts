@@ -1,7 +1,10 @@
 /** Names of artifacts. Strict, so that a storage key is injective, no name climbs out of its task, and none needs quoting in a header. */
 import * as v from "valibot";
 
-export const ArtifactName = v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/, "an artifact's name is 1 to 200 of A-Z, a-z, 0-9, . _ and -, and begins with a letter or digit"));
+export const ArtifactName = v.pipe(
+  v.string(),
+  v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/, "an artifact's name is 1 to 200 of A-Z, a-z, 0-9, . _ and -, and begins with a letter or digit"),
+);
 
 /** `{tenant}/{plugin}/{task}/{name}`; the first three are UUIDs or checked names. */
 export function artifactKey(tenantId: string, plugin: string, taskId: string, name: string): string {

@@ -1,5 +1,5 @@
 /** Artifacts in any S3-compatible store. Only puts, gets, deletes and presigned links: what every such server does alike. */
-import { DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, CreateBucketCommand, PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
+import { CreateBucketCommand, DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { getSignedUrl } from "@aws-sdk/s3-request-presigner";
 
 export const PRESIGNED_LINK_SEC = 300;

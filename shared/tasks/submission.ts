@@ -44,9 +44,14 @@ export const Submission = v.strictObject({
     v.maxLength(MAX_COMMAND_LENGTH, `must have at most ${MAX_COMMAND_LENGTH} characters`),
     v.description("What should be done, in plain language."),
   ),
-  attachments: v.optional(v.pipe(v.array(Attachment), v.maxLength(20, "must have at most 20 entries"), v.description("Files for the plugin, each as text, as base64 or as an https link.")), []),
+  attachments: v.optional(
+    v.pipe(v.array(Attachment), v.maxLength(20, "must have at most 20 entries"), v.description("Files for the plugin, each as text, as base64 or as an https link.")),
+    [],
+  ),
   plugin: v.optional(v.pipe(PluginName, v.description("Names the plugin; without it the platform finds the one that fits."))),
-  conversation_id: v.optional(v.pipe(v.string(), v.regex(/^[A-Za-z0-9_-]{1,64}$/, "must be 1 to 64 of A-Z, a-z, 0-9, _ and -"), v.description("Tasks with the same id belong to one conversation."))),
+  conversation_id: v.optional(
+    v.pipe(v.string(), v.regex(/^[A-Za-z0-9_-]{1,64}$/, "must be 1 to 64 of A-Z, a-z, 0-9, _ and -"), v.description("Tasks with the same id belong to one conversation.")),
+  ),
   priority: v.optional(v.picklist(["low", "normal", "high"], "must be low, normal or high"), "normal"),
   max_cost_usd: v.pipe(v.optional(UsdAmount), v.description("The task stops before its model calls cost more than this.")),
   deadline: v.pipe(v.optional(Deadline), v.description("The task fails when it has not ended by then; one hour from now unless said, at most 24 hours.")),

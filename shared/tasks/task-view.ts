@@ -84,8 +84,14 @@ export const FullTaskRow = v.object({
   ...TaskRow.entries,
   result: v.nullable(StoredResult),
   error: v.nullable(StoredError),
-  tokens_used: v.pipe(v.string(), v.transform((text) => Number(text))),
-  cost_micro_usd: v.pipe(v.string(), v.transform((text) => BigInt(text))),
+  tokens_used: v.pipe(
+    v.string(),
+    v.transform((text) => Number(text)),
+  ),
+  cost_micro_usd: v.pipe(
+    v.string(),
+    v.transform((text) => BigInt(text)),
+  ),
   attempt: v.number(),
 });
 export type FullTaskRow = v.InferOutput<typeof FullTaskRow>;

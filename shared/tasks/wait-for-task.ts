@@ -16,7 +16,11 @@ export interface Wait {
 }
 
 /** The task as it stands when it has ended or the wait is over; null when the tenant has no such task. `begin` runs once the wait stands. */
-export async function waitForTask({ db, signals }: { db: TenantDb; signals: Signals }, { tenantId, taskId, waitMs, signal }: Wait, begin?: () => Promise<unknown>): Promise<FullTaskRow | null> {
+export async function waitForTask(
+  { db, signals }: { db: TenantDb; signals: Signals },
+  { tenantId, taskId, waitMs, signal }: Wait,
+  begin?: () => Promise<unknown>,
+): Promise<FullTaskRow | null> {
   const until = performance.now() + waitMs;
   let wake = () => {};
   let rang = false;

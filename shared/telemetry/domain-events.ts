@@ -5,7 +5,17 @@ import type { Metrics } from "./metrics.ts";
 
 export interface Telemetry {
   taskAdmitted(task: { taskId: string; tenantId: string; plugin: string; method: string; confidence: number | null }): void;
-  taskFinished(task: { taskId: string; tenantId: string; plugin: string; status: string; method: string; durationMs: number; attempt: number; errorCode: string | null; budgetExceeded: boolean }): void;
+  taskFinished(task: {
+    taskId: string;
+    tenantId: string;
+    plugin: string;
+    status: string;
+    method: string;
+    durationMs: number;
+    attempt: number;
+    errorCode: string | null;
+    budgetExceeded: boolean;
+  }): void;
   taskLost(task: { taskId: string; tenantId: string; plugin: string; attempt: number }): void;
   taskHandedBack(task: { taskId: string; tenantId: string; plugin: string; attempt: number; reason: string }): void;
   modelCallFinished(call: { taskId: string; tenantId: string; plugin: string; node: string | null; model: string; tokens: number; durationMs: number; state: string }): void;
@@ -39,7 +49,13 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
     taskHandedBack: (task) => log("warn", "task handed back", { ...ids(task), attempt: task.attempt, reason: task.reason }),
     modelCallFinished(call) {
       if (call.tokens > 0) metrics.tokenUsage.inc({ plugin: call.plugin, model: call.model }, call.tokens);
-      log("info", "model call finished", { ...ids(call), ...(call.node ? { node: call.node } : {}), status: call.state, tokens_used: call.tokens, duration_ms: Math.round(call.durationMs) });
+      log("info", "model call finished", {
+        ...ids(call),
+        ...(call.node ? { node: call.node } : {}),
+        status: call.state,
+        tokens_used: call.tokens,
+        duration_ms: Math.round(call.durationMs),
+      });
     },
     degraded: (part, error) => log("warn", "working without a part", { reason: part, error }),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),

@@ -1,7 +1,7 @@
 /** `npm run up` as a new user meets it: embedded PostgreSQL, Redis and S3, real processes, the main job once. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readFile, readdir, rm, stat } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -68,7 +68,12 @@ describe("npm run up", () => {
     expect(up.output()).toContain("ANTHROPIC_API_KEY");
     expect((await stat(join(home, "keys.json"))).mode & 0o777).toBe(0o600);
     expect(JSON.parse(await readFile(join(home, "keys.json"), "utf8"))).toMatchObject({
-      "test-tenant-1": { tenant_id: expect.stringMatching(/^ten_/), user_id: expect.stringMatching(/^usr_/), plan_tier: "professional", admin_key: expect.stringMatching(/^sk_live_[0-9a-f]{32}$/) },
+      "test-tenant-1": {
+        tenant_id: expect.stringMatching(/^ten_/),
+        user_id: expect.stringMatching(/^usr_/),
+        plan_tier: "professional",
+        admin_key: expect.stringMatching(/^sk_live_[0-9a-f]{32}$/),
+      },
       "test-tenant-2": { plan_tier: "starter" },
     });
     expect(await left()).toEqual([]);

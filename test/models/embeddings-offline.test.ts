@@ -35,9 +35,7 @@ describe("the offline embedder", () => {
 
   it("still makes the vectors that its name stands for", async () => {
     // Stored vectors outlive the code: a changed digest means that OFFLINE_MODEL needs a new name.
-    const rounded = Array.from(await embedOne("Review this pull request for security problems, pls (see utils.ts)"), (x) =>
-      Math.round(x * 1e5),
-    );
+    const rounded = Array.from(await embedOne("Review this pull request for security problems, pls (see utils.ts)"), (x) => Math.round(x * 1e5));
     expect(embedder.model).toBe("offline-hybrid-1");
     expect(createHash("sha256").update(JSON.stringify(rounded)).digest("hex").slice(0, 16)).toBe("b938fac4d9c2d306");
   });
@@ -60,8 +58,7 @@ describe("the offline embedder", () => {
       }),
       { numRuns: 200 },
     );
-    for (const text of ["", "   ", "\u0000\u0001", "🍕🍕🍕", "1234 5678", "\ud800"])
-      expect((await embedOne(text)).every((x) => x === 0)).toBe(true);
+    for (const text of ["", "   ", "\u0000\u0001", "🍕🍕🍕", "1234 5678", "\ud800"]) expect((await embedOne(text)).every((x) => x === 0)).toBe(true);
   });
 
   it("reads at most a few thousand characters, wherever the rest of a huge command leads", async () => {
@@ -133,9 +130,7 @@ describe("the file of word vectors", () => {
 
   it("is refused when it is something else or was cut short", () => {
     const whole = encodeWordVectors(["one"], [[1, 2, 3]]);
-    expect(() => decodeWordVectors(new TextEncoder().encode("version https://git-lfs.github.com/spec/v1"))).toThrow(
-      "not a file of word vectors",
-    );
+    expect(() => decodeWordVectors(new TextEncoder().encode("version https://git-lfs.github.com/spec/v1"))).toThrow("not a file of word vectors");
     expect(() => decodeWordVectors(whole.subarray(0, -1))).toThrow(`has ${whole.length - 1} bytes instead of ${whole.length}`);
     expect(() => decodeWordVectors(new Uint8Array())).toThrow("not a file of word vectors");
   });

@@ -83,9 +83,7 @@ describe("the OpenAI embedder", () => {
 
   it("refuses vectors of another width and says so", async () => {
     const baseUrl = await serve((asked, response) => answer(response, 200, vectors(asked.input, 768)));
-    await expect(openaiEmbedder({ apiKey: "k", baseUrl }).embed(["1"])).rejects.toThrow(
-      "text-embedding-3-small has 1536 dimensions, but the embedding service answered with 768",
-    );
+    await expect(openaiEmbedder({ apiKey: "k", baseUrl }).embed(["1"])).rejects.toThrow("text-embedding-3-small has 1536 dimensions, but the embedding service answered with 768");
   });
 
   it("refuses an answer that leaves a text out", async () => {

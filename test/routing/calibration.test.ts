@@ -73,18 +73,8 @@ describe("the fitted thresholds on the test half", () => {
     expect(outcome.ownDirectWrong / outcome.own).toBeLessThan(0.04);
   });
 
-  it.each([
-    { part: ["code-review"] },
-    { part: names },
-  ])("route clear code-review commands and refuse the weather, with the catalogue $part", async ({ part }) => {
-    const texts = [
-      "Review this change for security problems",
-      "Please review the attached diff",
-      "Review this pull request",
-      "What is the weather in Paris?",
-      "order a pizza",
-      "",
-    ];
+  it.each([{ part: ["code-review"] }, { part: names }])("route clear code-review commands and refuse the weather, with the catalogue $part", async ({ part }) => {
+    const texts = ["Review this change for security problems", "Please review the attached diff", "Review this pull request", "What is the weather in Paris?", "order a pizza", ""];
     const trials = trialsOf(
       texts.map((text) => ({ plugin: null, text })),
       await embedder.embed(texts),
@@ -98,9 +88,7 @@ describe("the fitted thresholds on the test half", () => {
 
   it("answer the same for the same command every time", async () => {
     const once = trialsOf(test, vectors, embedded).map(({ scores }) => decide(scores, thresholds));
-    const again = trialsOf(test, await offlineEmbedder().embed(test.map(({ text }) => text)), embedded).map(({ scores }) =>
-      decide(scores, thresholds),
-    );
+    const again = trialsOf(test, await offlineEmbedder().embed(test.map(({ text }) => text)), embedded).map(({ scores }) => decide(scores, thresholds));
     expect(again).toEqual(once);
   });
 });

@@ -53,9 +53,7 @@ describe("scoreCommand", () => {
   });
 
   it("gives every one of 10,000 sentences its say", () => {
-    const many = Array.from({ length: 2_000 }, (_, i) =>
-      plugin(`plugin-${i}`, ...[0, 1, 2, 3, 4].map((j) => mixed({ [(i + j) % 1536]: 1, [(i * 7 + j) % 1536]: 0.5 }))),
-    );
+    const many = Array.from({ length: 2_000 }, (_, i) => plugin(`plugin-${i}`, ...[0, 1, 2, 3, 4].map((j) => mixed({ [(i + j) % 1536]: 1, [(i * 7 + j) % 1536]: 0.5 }))));
     many.push(plugin("the-one", mixed({ 5: 1, 6: 2, 7: 3 })));
     expect(scoreCommand(buildCapabilityIndex("m", many, []), mixed({ 5: 1, 6: 2, 7: 3 })).plugins[0]).toEqual({
       plugin: "the-one",

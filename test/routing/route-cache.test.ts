@@ -21,8 +21,7 @@ describe("routeCacheKey", () => {
   });
 
   it("is the same for ways of typing the same command", () => {
-    for (const same of ["  review   this\n\tchange  ", "Review this change", "review this\u00a0change"])
-      expect(key(same)).toBe(key("review this change"));
+    for (const same of ["  review   this\n\tchange  ", "Review this change", "review this\u00a0change"]) expect(key(same)).toBe(key("review this change"));
     expect(key("cafe\u0301 report")).toBe(key("café report"));
   });
 

@@ -50,9 +50,7 @@ const failing = (answer: ModelAnswer) =>
 
 describe("an execution's end", () => {
   it("is what finish says, with the SDK's own numbers", async () => {
-    harness = new PluginHarness(
-      pluginOf(() => "x", { finish: () => ({ status: "partial", result: "half", data: { rows: [1] }, confidence: 0.4, nextSteps: ["set a key"] }) }),
-    );
+    harness = new PluginHarness(pluginOf(() => "x", { finish: () => ({ status: "partial", result: "half", data: { rows: [1] }, confidence: 0.4, nextSteps: ["set a key"] }) }));
     const output = await harness.run({ task: "do", taskId: "task_1" });
     expect(output).toMatchObject({
       task_id: "task_1",

@@ -50,15 +50,7 @@ describe("ctx.anthropic", () => {
       keys.push(harness.lastRun.modelCalls.map(({ call }) => `${call.node} ${call.body.messages[0]?.content} ${call.occurrence}`).sort());
       await harness.close();
     }
-    expect(keys[0]).toEqual([
-      "after the same 1",
-      "branch a 1",
-      "branch b 1",
-      "branch the same 1",
-      "branch the same 2",
-      "branch the same 3",
-      "branch the same 4",
-    ]);
+    expect(keys[0]).toEqual(["after the same 1", "branch a 1", "branch b 1", "branch the same 1", "branch the same 2", "branch the same 3", "branch the same 4"]);
     expect(keys[1]).toEqual(keys[0]);
   });
 

@@ -37,11 +37,7 @@ describe("PluginHarness", () => {
     harness.assertNoCrossTenantCalls();
     harness.assertOutputSchemaValid();
     expect(
-      harness.runs.map(({ input, modelCalls, artifacts }) => [
-        input.context.tenant_id,
-        modelCalls.length,
-        Buffer.from(artifacts.get("result.txt")?.content ?? []).toString(),
-      ]),
+      harness.runs.map(({ input, modelCalls, artifacts }) => [input.context.tenant_id, modelCalls.length, Buffer.from(artifacts.get("result.txt")?.content ?? []).toString()]),
     ).toEqual([
       ["test-tenant-1", 1, "the secret plans of the first token-of-the-first"],
       ["test-tenant-2", 1, "the secret plans of the second token-of-the-second"],

@@ -17,14 +17,14 @@ const withSecret = (work: (ctx: NodeContext) => string | Promise<string>) => new
 describe("a secret", () => {
   it("shows itself only to reveal()", () => {
     const secret = maskSecret(VALUE);
-    expect([
-      String(secret),
-      `${secret}`,
-      JSON.stringify({ secret }),
-      inspect({ deep: [secret] }),
-      inspect(secret, { showHidden: true }),
-      Object.values(secret).join(),
-    ]).toEqual(["[secret]", "[secret]", '{"secret":"[secret]"}', "{ deep: [ [secret] ] }", "[secret]", ""]);
+    expect([String(secret), `${secret}`, JSON.stringify({ secret }), inspect({ deep: [secret] }), inspect(secret, { showHidden: true }), Object.values(secret).join()]).toEqual([
+      "[secret]",
+      "[secret]",
+      '{"secret":"[secret]"}',
+      "{ deep: [ [secret] ] }",
+      "[secret]",
+      "",
+    ]);
     expect(secret.reveal()).toBe(VALUE);
   });
 

@@ -170,11 +170,7 @@ describe("what Knative and the platform ask", () => {
   });
 
   it.each<[string, () => never | Promise<never> | { status: "degraded"; components: Record<string, string> }, object]>([
-    [
-      "what the plugin says",
-      () => ({ status: "degraded", components: { github_api: "degraded" } }),
-      { status: "degraded", components: { github_api: "degraded" }, message: null },
-    ],
+    ["what the plugin says", () => ({ status: "degraded", components: { github_api: "degraded" } }), { status: "degraded", components: { github_api: "degraded" }, message: null }],
     [
       "a check that throws",
       () => {

@@ -19,9 +19,9 @@ import type { AnyFunction } from "../../shared/host/declare.ts";
 import { randomHex } from "../../shared/ids.ts";
 import type { Plugin } from "../../shared/sdk/src/define-plugin.ts";
 import { serve } from "../../shared/sdk/src/serve.ts";
+import { openObjectStore } from "../../shared/storage/object-store.ts";
 import { openLog } from "../../shared/telemetry/log.ts";
 import { openMetrics } from "../../shared/telemetry/metrics.ts";
-import { openObjectStore } from "../../shared/storage/object-store.ts";
 import { freshDatabase } from "./postgres.ts";
 
 export interface TestTenant extends SeededTenant {
@@ -119,7 +119,11 @@ export async function startTestPlatform({ plugins = [], env: extra = {}, withBri
   }
   if (withBridge) bridge = await startBridge(readConfig({ ...env, FUNCTION_URLS: platform.functionUrls }), openLog({ service: "bridge", level: "silent" }), openMetrics());
 
-  async function call(method: string, path: string, { key, body, rawBody, headers = {} }: { key?: string; body?: unknown; rawBody?: string | Uint8Array<ArrayBuffer>; headers?: Record<string, string> } = {}): Promise<ApiAnswer> {
+  async function call(
+    method: string,
+    path: string,
+    { key, body, rawBody, headers = {} }: { key?: string; body?: unknown; rawBody?: string | Uint8Array<ArrayBuffer>; headers?: Record<string, string> } = {},
+  ): Promise<ApiAnswer> {
     const answer = await fetch(`${platform.publicUrl}${path}`, {
       method,
       redirect: "manual",

@@ -69,5 +69,11 @@ function judge(status: number, retryAfter: string | string[] | undefined): Verdi
   if (status < 500 && !RETRY.has(status)) return { verdict: "dead", reason: `answered ${status}` };
   const seconds = Number(Array.isArray(retryAfter) ? retryAfter[0] : retryAfter);
   const isOverload = status === 429 || status === 503 || status === 504;
-  return { verdict: "retry", counts: !isOverload, retryAfterMs: Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0), 300) * 1000 : null, isOverload, reason: `answered ${status}` };
+  return {
+    verdict: "retry",
+    counts: !isOverload,
+    retryAfterMs: Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0), 300) * 1000 : null,
+    isOverload,
+    reason: `answered ${status}`,
+  };
 }

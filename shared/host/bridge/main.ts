@@ -1,9 +1,9 @@
 /** The bridge's process: starts it, answers probes and metrics, and drains on SIGTERM. */
 import { Hono } from "hono";
-import { installFailpoints } from "../install-failpoints.ts";
 import { openLog } from "../../telemetry/log.ts";
 import { openMetrics } from "../../telemetry/metrics.ts";
 import { readConfig } from "../config.ts";
+import { installFailpoints } from "../install-failpoints.ts";
 import { listen } from "../listen.ts";
 import { endOnSignals } from "../serve.ts";
 import { startBridge } from "./bridge.ts";

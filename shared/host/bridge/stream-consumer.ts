@@ -151,7 +151,11 @@ export function startStreamConsumer(options: ConsumerOptions): StreamConsumer {
     if (free > 0) for (const entry of await takeOver(redis, stream, consumer, TAKE_OVER_IDLE_MS, Math.min(free, READ_AT_ONCE))) begin(entry);
   };
   const renewal = every(RENEW_MS, () => renewClaims(redis, stream, consumer, [...open.keys()]));
-  const readers = [every(TAKE_OVER_EVERY_MS, takeOverIdle), every(REQUEUE_EVERY_MS, () => requeueDue(redis, stream, 100)), every(TIDY_EVERY_MS, () => forgetIdleConsumers(redis, stream, consumer))];
+  const readers = [
+    every(TAKE_OVER_EVERY_MS, takeOverIdle),
+    every(REQUEUE_EVERY_MS, () => requeueDue(redis, stream, 100)),
+    every(TIDY_EVERY_MS, () => forgetIdleConsumers(redis, stream, consumer)),
+  ];
 
   return {
     stream,

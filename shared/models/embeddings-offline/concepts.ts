@@ -59,8 +59,7 @@ const CONCEPTS: Readonly<Record<string, string>> = {
   food: "pizza food eat dinner lunch breakfast recipe cook bake restaurant wine beer coffee bread cake salmon meal drink fruit calorie kitchen tonight hungry snack cheese chicken vegetarian vegan sushi burger pasta salad soup grocery",
   travel:
     "flight hotel trip travel airport train taxi ticket vacation holiday book tour visa luggage itinerary directions map cab tram bus metro station ferry cruise passport suitcase hostel resort beach destination journey ride drive boarding",
-  weather:
-    "weather rain sun snow temperature forecast storm cloudy degrees sunny wind windy humid humidity frost heat hot cold umbrella climate",
+  weather: "weather rain sun snow temperature forecast storm cloudy degrees sunny wind windy humid humidity frost heat hot cold umbrella climate",
   entertainment:
     "joke song music movie film game play sing poem story lyrics video novel jazz chess melody youtube tv podcast band relaxing concert theatre cinema series episode quiz riddle knock funny laugh dance dancing guitar piano album playlist artist singer actor dragon bet betting casino poker horse football soccer basketball",
   language:
@@ -72,16 +71,14 @@ const CONCEPTS: Readonly<Record<string, string>> = {
     "calendar meeting schedule alarm remind reminder appointment tomorrow invite event clock timer wake wakeup oclock pm am conference room book reserve saturday sunday monday tuesday wednesday thursday friday",
   finance:
     "tax taxes bank stock stocks shares invest loan mortgage salary payroll lottery transfer bill electricity dollar insurance yen euro pound exchange crypto bitcoin pension savings credit debt interest rent fund dividend",
-  legal:
-    "law legal lawyer sue contract court will lease landlord patent attorney judge clause clauses licence license liability copyright trademark gdpr regulation divorce",
+  legal: "law legal lawyer sue contract court will lease landlord patent attorney judge clause clauses licence license liability copyright trademark gdpr regulation divorce",
   hr: "hire recruit resume resumes cv candidate vacation leave salary payroll interview employee onboarding promotion job career applicant vacancy headcount appraisal bonus wage wages holiday days benefits pto maternity",
   image:
     "photo picture image logo wallpaper background draw paint camera video png jpg icon illustration brighter brightness contrast crop resize filter portrait selfie sticker banner poster render 3d clip subtitles dub film podcast slides slide presentation powerpoint",
   trivia:
     "capital president mountain river history planet tall king country population war invented science quantum universe who pope queen ancient roman century author moby moon continent ocean animal animals dinosaur photosynthesis",
   math: "equation solve multiply calculate plus minus square integral algebra convert kilometers miles root squared cubed divide subtract addition fraction geometry triangle probability derivative sum pi",
-  greeting:
-    "hello hi hey morning evening night bye thanks thank welcome robot ok okay yo sup nice meet cheers stupid love favourite favorite colour color",
+  greeting: "hello hi hey morning evening night bye thanks thank welcome robot ok okay yo sup nice meet cheers stupid love favourite favorite colour color",
   feelings: "love girlfriend boyfriend wife husband friend lonely sad breakup dating marry feelings happy worry stress",
   supplies: "laptop monitor keyboard paper pens printer toner chair desk supplies stationery equipment headset order",
 };

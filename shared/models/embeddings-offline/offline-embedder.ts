@@ -85,9 +85,7 @@ function embedText(text: string, { dimensions, ranks, rows }: WordVectors): Floa
 function letterGroups(word: string): string[] {
   if (word.length < 3) return [];
   const marked = `#${word}#`;
-  return GROUP_LENGTHS.flatMap((length) =>
-    Array.from({ length: Math.max(0, marked.length - length + 1) }, (_, i) => marked.slice(i, i + length)),
-  );
+  return GROUP_LENGTHS.flatMap((length) => Array.from({ length: Math.max(0, marked.length - length + 1) }, (_, i) => marked.slice(i, i + length)));
 }
 
 function addDirection(sum: Float64Array, row: Int8Array, weight: number): void {

@@ -16,8 +16,7 @@ export function corrected(words: readonly WeightedWord[], ranks: ReadonlyMap<str
   let guesses = 0;
   return words.flatMap((word) => {
     const { text, weight } = word;
-    if (guesses >= MOST_GUESSES || text.length < SHORTEST || text.length > LONGEST || ranks.has(text) || !/^[a-z]+$/.test(text))
-      return [word];
+    if (guesses >= MOST_GUESSES || text.length < SHORTEST || text.length > LONGEST || ranks.has(text) || !/^[a-z]+$/.test(text)) return [word];
     guesses += 1;
     const guess = commonest(oneEditAway(text), ranks);
     return guess === undefined ? [word] : [word, { text: guess, weight: weight * GUESS_WEIGHT }];

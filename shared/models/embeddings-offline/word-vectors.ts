@@ -15,14 +15,12 @@ export interface WordVectors {
 /** Throws when the file is not what `make-word-vectors` writes, or was cut short. */
 export function decodeWordVectors(file: Uint8Array): WordVectors {
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
-  if (file.length < HEADER_BYTES || new TextDecoder().decode(file.subarray(0, MAGIC.length)) !== MAGIC)
-    throw new Error("this is not a file of word vectors");
+  if (file.length < HEADER_BYTES || new TextDecoder().decode(file.subarray(0, MAGIC.length)) !== MAGIC) throw new Error("this is not a file of word vectors");
   const count = view.getUint32(MAGIC.length, true);
   const dimensions = view.getUint32(MAGIC.length + 4, true);
   const listBytes = view.getUint32(MAGIC.length + 8, true);
   const rowsFrom = HEADER_BYTES + listBytes;
-  if (file.length !== rowsFrom + count * dimensions)
-    throw new Error(`the file of word vectors has ${file.length} bytes instead of ${rowsFrom + count * dimensions}`);
+  if (file.length !== rowsFrom + count * dimensions) throw new Error(`the file of word vectors has ${file.length} bytes instead of ${rowsFrom + count * dimensions}`);
   const words = new TextDecoder().decode(file.subarray(HEADER_BYTES, rowsFrom)).split("\n");
   if (words.length !== count) throw new Error(`the file of word vectors names ${words.length} words instead of ${count}`);
   return {

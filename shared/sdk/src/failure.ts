@@ -10,15 +10,7 @@ export interface Failure {
 }
 
 /** When several branches threw, the first of these that is among them tells what to do next. */
-const PRECEDENCE = [
-  "CONTENT_POLICY_VIOLATION",
-  "TOKEN_BUDGET_EXCEEDED",
-  "INVALID_INPUT",
-  "CONTEXT_WINDOW_OVERFLOW",
-  "PLUGIN_TIMEOUT",
-  "PLUGIN_UNAVAILABLE",
-  "INTERNAL",
-];
+const PRECEDENCE = ["CONTENT_POLICY_VIOLATION", "TOKEN_BUDGET_EXCEEDED", "INVALID_INPUT", "CONTEXT_WINDOW_OVERFLOW", "PLUGIN_TIMEOUT", "PLUGIN_UNAVAILABLE", "INTERNAL"];
 
 const UPSTREAM_TYPES = new Set(["overloaded_error", "api_error", "rate_limit_error", "timeout_error"]);
 const UPSTREAM_STATUS = new Set([401, 403, 408, 409, 425, 429]);
@@ -59,8 +51,7 @@ function isBrokenConnection(error: Error): boolean {
 
 function fromError(error: unknown, anthropic: Anthropic): Failure | null {
   if (error instanceof Stopped) return stops[error.why];
-  if (error instanceof CallerMistake)
-    return { error: error.message || "The plugin cannot work on this input.", error_code: "INVALID_INPUT", error_cause: "caller" };
+  if (error instanceof CallerMistake) return { error: error.message || "The plugin cannot work on this input.", error_code: "INVALID_INPUT", error_cause: "caller" };
   if (error instanceof ContentPolicyRefusal) return refusal;
   if (error instanceof GatewayError) {
     const isOurs = error.status === null || error.status >= 500 || UPSTREAM_STATUS.has(error.status);

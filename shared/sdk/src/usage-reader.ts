@@ -52,8 +52,7 @@ export function readStream(onSeen: (seen: Seen) => void): TransformStream<Uint8A
     if (!line.startsWith("data:") || !line.includes('"message_')) return;
     const event = v.safeParse(StreamEvent, parseJson(line.slice(5)));
     if (!event.success) return;
-    const { usage, stop_reason, model } =
-      event.output.type === "message_start" ? event.output.message : { ...event.output.delta, usage: event.output.usage, model: undefined };
+    const { usage, stop_reason, model } = event.output.type === "message_start" ? event.output.message : { ...event.output.delta, usage: event.output.usage, model: undefined };
     // The counts of a delta are running totals, and it repeats only some of them.
     if (usage) latest = { ...latest, ...Object.fromEntries(Object.entries(usage).filter(([, count]) => typeof count === "number")) };
     const tokens = Math.max(total(latest) - reported, 0);

@@ -148,8 +148,7 @@ export class PlatformStandIn {
     const bytes = new Uint8Array(await c.req.arrayBuffer());
     const { holder } = this.#record(c, "artifact", bearer(c), Buffer.from(bytes).toString());
     if (!holder) return c.json({ error: { code: "AUTH_INVALID", message: "unknown token", request_id: "req_test" } }, 401);
-    if (!holder.scopes.includes("store:write"))
-      return c.json({ error: { code: "FORBIDDEN_SCOPE", message: "store:write is missing", request_id: "req_test" } }, 403);
+    if (!holder.scopes.includes("store:write")) return c.json({ error: { code: "FORBIDDEN_SCOPE", message: "store:write is missing", request_id: "req_test" } }, 403);
     const name = c.req.param("name") ?? "";
     const files = this.#files.get(holder.taskId) ?? new Map<string, StoredArtifact>();
     this.#files.set(holder.taskId, files.set(name, { name, mediaType: c.req.header("content-type") ?? "application/octet-stream", content: bytes }));

@@ -202,11 +202,7 @@ export class PluginHarness implements AsyncDisposable {
       assert(envelope.success, `the output of task ${input.task_id} is not an OutputEnvelope: ${envelope.issues?.[0].message}`);
       const { task_id, status, error, error_code, error_cause } = envelope.output.envelope;
       assert.equal(task_id, input.task_id);
-      assert.equal(
-        status === "failed",
-        Boolean(error && error_code && error_cause),
-        `the output of task ${input.task_id} must say why it failed, and only then`,
-      );
+      assert.equal(status === "failed", Boolean(error && error_code && error_cause), `the output of task ${input.task_id} must say why it failed, and only then`);
     }
   }
 
@@ -222,7 +218,5 @@ export class PluginHarness implements AsyncDisposable {
 }
 
 function marksOf({ task_id, task_description, context }: InputEnvelope): string[] {
-  return [context.tenant_id, context.user_id ?? "", task_id, task_description, ...Object.values(context.secrets)].filter(
-    ({ length }) => length >= MIN_MARK_CHARS,
-  );
+  return [context.tenant_id, context.user_id ?? "", task_id, task_description, ...Object.values(context.secrets)].filter(({ length }) => length >= MIN_MARK_CHARS);
 }
