@@ -78,13 +78,14 @@ describe("Idempotency-Key", () => {
       // Whoever holds this row holds every admission of the tenant between its look and its write.
       await admin.query("BEGIN");
       await admin.query("SELECT 1 FROM usage_periods WHERE tenant_id = $1 FOR UPDATE", [tenant.tenantId]);
-      const burst = Array.from({ length: 12 }, () => submit(tenant, { "idempotency-key": "race" }));
+      // Fewer than the pool has connections: one that waits for a connection too long is refused for another reason.
+      const burst = Array.from({ length: 5 }, () => submit(tenant, { "idempotency-key": "race" }));
       const waiting = async () =>
         (await still.db.call("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%admit_task%'", [])).length;
       await expect.poll(waiting, { timeout: 10_000 }).toBeGreaterThanOrEqual(3);
       await admin.query("COMMIT");
       const answers = await Promise.all(burst);
-      expect(new Set(answers.map((answer) => `${answer.status} ${answer.body.task_id}`)).size).toBe(1);
+      expect(new Set(answers.map((answer) => `${answer.status} ${answer.body.task_id ?? answer.text}`))).toEqual(new Set([`202 ${answers[0]?.body.task_id}`]));
       expect(answers.filter((answer) => answer.headers.get("idempotency-replayed") === null)).toHaveLength(1);
       expect(await usageOf(still, tenant)).toEqual([{ plugin_name: "echo", used: 0, reserved: 2 }]);
     } finally {
