@@ -38,8 +38,8 @@ export interface Admittee {
 
 const ONE = "SELECT * FROM admit_task($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
 const MANY = "SELECT * FROM admit_tasks($1)";
-/** Two, so that one batch forms while another is at work, and one slow commit does not hold up everybody. */
-const STATEMENTS_AT_ONCE = 2;
+/** A few, so that batches form while others are at work, and one that waits for a tenant's lock does not hold up everybody. */
+const STATEMENTS_AT_ONCE = 4;
 const BATCH_MAX = 64;
 /** Larger inputs go alone: one of them would make everybody else's statement slow. */
 const SMALL_INPUT = 16 * 1024;
