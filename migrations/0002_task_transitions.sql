@@ -37,8 +37,11 @@ BEGIN
     INTO v_tokens, v_cost, v_open FROM llm_calls WHERE task_id = p_task.id;
 
   -- An open call of an executor that is gone really may have happened: it stays listed, and is billed to nobody.
+  -- Summed again after: one that was open in the first look may have been closed, and paid, before this UPDATE reached it.
   IF v_open > 0 THEN
     UPDATE llm_calls SET state = 'unknown', finished_at = now() WHERE task_id = p_task.id AND state = 'started';
+    SELECT coalesce(sum(input_tokens + output_tokens + cache_write_tokens + cache_read_tokens), 0), coalesce(sum(cost_micro_usd), 0)
+      INTO v_tokens, v_cost FROM llm_calls WHERE task_id = p_task.id AND state = 'done';
   END IF;
 
   UPDATE tasks SET status = p_status, result = p_result, error = p_error, completed_at = now(), lease_until = NULL, next_ring_at = NULL,
