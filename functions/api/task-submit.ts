@@ -102,6 +102,7 @@ export default http({
     }
 
     const { taskId } = admitted;
+    request.note({ task_id: publicId("task", taskId), plugin_name: entry.name, routing_method: method });
     const headers: Record<string, string> = { location: `/v1/tasks/${publicId("task", taskId)}` };
     if (admitted.outcome === "replayed") headers["idempotency-replayed"] = "true";
     else telemetry.taskAdmitted({ taskId, tenantId: caller.tenantId, plugin: entry.name, method, confidence });

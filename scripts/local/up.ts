@@ -4,6 +4,7 @@
  * `--once` stops after the first task, with exit code 0 or 1. `--isolated` runs every function as a process of its own from its
  * production bundle, the way Knative does.
  */
+import { relative } from "node:path";
 import { parseArgs } from "node:util";
 import { openDatabase } from "../../shared/db/database.ts";
 import { ConfigError, readConfig } from "../../shared/host/config.ts";
@@ -56,7 +57,7 @@ try {
   const db = await openDatabase({ url: env.DATABASE_URL ?? "", driver: env.DATABASE_DRIVER === "neon" ? "neon" : "pg", poolSize: 1 });
   const keys = await seed(db, home, platform.plugins).finally(() => db.close());
   const adminKey = keys["test-tenant-1"]?.admin_key ?? "";
-  print(`  ${green("✓")} ${"tenants".padEnd(12)} ${dim(`${Object.keys(keys).join(", ")}; keys in ${home.path("keys.json")}`)}`);
+  print(`  ${green("✓")} ${"tenants".padEnd(12)} ${dim(`${Object.keys(keys).join(", ")}; keys in ${relative(process.cwd(), home.path("keys.json"))}`)}`);
   print(`  ${parts.hasModel ? green("✓") : yellow("!")} ${"models".padEnd(12)} ${parts.hasModel ? dim(parts.models) : yellow(parts.models)}`);
   print(dim(`  ready in ${((performance.now() - startedAt) / 1000).toFixed(1)} s\n`));
 

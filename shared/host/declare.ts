@@ -7,6 +7,7 @@ import type { Admission } from "../access/admission.ts";
 import type { Caller, Scope } from "../access/caller.ts";
 import type { Capability, CapabilityAudience } from "../access/capability-token.ts";
 import type { ErrorCode } from "../errors.ts";
+import type { LogFields } from "../telemetry/log.ts";
 import type { Resources } from "./resources.ts";
 
 export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
@@ -40,6 +41,8 @@ export interface RequestInfo {
   /** Aborted when the caller hangs up. */
   signal: AbortSignal;
   header(name: string): string | undefined;
+  /** Adds what the handler found out to the request's log line. */
+  note(fields: Pick<LogFields, "task_id" | "plugin_name" | "routing_method">): void;
   /** The bytes of the body as they came; empty without one. */
   bodyBytes: Uint8Array;
 }

@@ -26,6 +26,7 @@ export function httpHandler(fn: HttpFunction, runtime: Runtime): (request: Reque
     const startedAt = performance.now();
     const info = requestInfo(request, runtime);
     const seen: LogFields = { request_id: info.requestId, trace_id: traceIdOf(info.traceparent), function_name: fn.name, method: info.method, route: fn.route };
+    info.note = (fields) => void Object.assign(seen, fields);
     let limitHeaders: Record<string, string> = {};
     let reply: Reply;
     runtime.requestStarted();
@@ -85,6 +86,7 @@ export function requestInfo(request: Request, runtime: Runtime): RequestInfo {
     },
     draining: runtime.draining,
     admitToPlugin: () => Promise.reject(new Error("only a request with a key has a plugin's rate window")),
+    note: () => {},
     header: (name) => request.headers.get(name) ?? undefined,
     bodyBytes: new Uint8Array(),
   };

@@ -92,10 +92,16 @@ async function admitTogether(db: TenantDb, batch: readonly Waiting[]): Promise<v
     }
   } catch (error) {
     // The server has refused the statement, so none was admitted: one may be at fault, and the others go on without it.
-    if (sqlState(error) !== null) await Promise.all(batch.map(({ admittee, resolve, reject }) => admitAlone(db, admittee).then(resolve, reject)));
+    if (isRefused(error)) await Promise.all(batch.map(({ admittee, resolve, reject }) => admitAlone(db, admittee).then(resolve, reject)));
     // The answer is lost: each finds out by its own row.
     else for (const { reject } of batch) reject(error);
   }
+}
+
+/** True when the server itself undid the statement; a lost connection or an ending server leaves it open. */
+function isRefused(error: unknown): boolean {
+  const state = sqlState(error) ?? sqlState(error instanceof Error ? error.cause : null);
+  return state !== null && !/^(08|57)/.test(state);
 }
 
 async function admitAlone(db: TenantDb, a: Admittee): Promise<AdmitRow> {

@@ -31,7 +31,7 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
     taskAdmitted(task) {
       metrics.routerMethod.inc({ method: task.method });
       if (task.confidence !== null) metrics.routerConfidence.observe({ method: task.method }, task.confidence);
-      log("info", "task admitted", { ...ids(task), routing_method: task.method });
+      log("debug", "task admitted", { ...ids(task), routing_method: task.method });
     },
     taskFinished(task) {
       metrics.executionDuration.observe({ plugin: task.plugin, status: task.status }, task.durationMs / 1000);
