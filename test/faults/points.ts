@@ -24,7 +24,7 @@ export interface Point {
 
 const kill = (id: string, process: ProcessName, failpoint: string, more: Partial<Point> = {}): Point => ({ id, fault: { kind: "kill", process, failpoint }, ...more });
 const reply = (id: string, statement: string, more: Partial<Point> = {}): Point[] =>
-  (["committed", "lost"] as const).map((variant) => ({ id, fault: { kind: "reply", statement: `${statement}(`, variant }, ...more }));
+  (["committed", "lost"] as const).map((variant) => ({ id, fault: { kind: "reply", statement, variant }, ...more }));
 
 /** Half of the submits fail after their commit and before the ring, so that `wake` has to ring. */
 const unrung = { along: { "task-submit": "submit.after_commit:throw@0.5" } } satisfies Partial<Point>;
@@ -34,6 +34,8 @@ export const POINTS: readonly Point[] = [
   kill("s1", "task-submit", "submit.after_validate"),
   kill("s1", "task-submit", "submit.before_admit"),
   ...reply("s5", "admit_task"),
+  // Submits that wait together are admitted together, and lose their answer together.
+  ...reply("s5", "admit_tasks", { along: { "task-submit": "submit.before_admit:delay=400" } }),
   kill("s6", "task-submit", "submit.after_commit"),
   kill("s7", "task-submit", "submit.after_ring"),
   { id: "s8", fault: { kind: "torn reply", method: "POST", process: "task-submit" } },
@@ -67,7 +69,7 @@ export const POINTS: readonly Point[] = [
 
 export function describe({ id, fault }: Point): string {
   if (fault.kind === "kill") return `${id} ${fault.process}: SIGKILL at ${fault.failpoint}`;
-  if (fault.kind === "reply") return `${id} PostgreSQL's answer to ${fault.statement.slice(0, -1)} is lost (${fault.variant === "committed" ? "committed" : "not committed"})`;
+  if (fault.kind === "reply") return `${id} PostgreSQL's answer to ${fault.statement} is lost (${fault.variant === "committed" ? "committed" : "not committed"})`;
   if (fault.kind === "torn reply") return `${id} ${fault.process}: half a reply, then SIGKILL`;
   return `${id} cancel against a settlement on its way`;
 }

@@ -30,7 +30,7 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
   const startedAt = performance.now();
   const seconds = () => ((performance.now() - startedAt) / 1000).toFixed(1).padStart(6);
   const say = (line: string) => print(`${seconds()} s  ${line}`);
-  // The client draws whenever an answer is late; what the run does must not hang on that.
+  // The client draws whenever an answer is late, a round when it needs another wave; the schedule of faults must not hang on that.
   const random = seeded(seed);
   const clientRandom = seeded(seed + 1);
   const size = isShort ? SHORT : FULL;
@@ -61,7 +61,7 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
     }
     if (wanted.includes("twins")) await runTwins(tools, size.tasksPerPoint);
     if (isWanted("zombie")) await runZombie(tools, size.zombieTasks, "zombie");
-    if (isWanted("chaos")) await runChaos(tools, size.chaos);
+    if (isWanted("chaos")) await runChaos({ ...tools, random: seeded(seed + 2) }, size.chaos);
     await Promise.all(open);
     await untilAtRest(tools);
     client.giveUp();
