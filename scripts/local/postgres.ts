@@ -18,7 +18,7 @@ export async function startPglite(dir: string, logFile?: string): Promise<LocalP
     env: process.env,
     logFile,
   });
-  const url = `postgresql://postgres:postgres@127.0.0.1:${port}/postgres`;
+  const url = `postgresql://postgres:postgres@127.0.0.1:${port}/postgres?prepare=off`;
   await untilReady("PostgreSQL (PGlite)", child, () => checkPostgres(url), 60_000);
   return { url, child, stop: () => child.stop() };
 }

@@ -35,6 +35,7 @@ export interface Database extends TenantDb, PlatformDb {
 }
 
 export interface DatabaseOptions {
+  /** `?prepare=off` says that sessions are shared (PGlite's socket, some poolers), so that no statement may be prepared by name. */
   url: string;
   driver: "pg" | "neon";
   poolSize: number;
@@ -52,6 +53,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   const pool = await openPool(options);
   // An idle connection that breaks is replaced by the pool; without a listener it would end the process.
   pool.on("error", () => {});
+  if (new URL(options.url).searchParams.get("prepare") === "off") unprepared.add(pool);
   const kysely = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
 
   const transaction = <T>(enter: ReturnType<typeof sql>, work: (tx: Tx) => Promise<T>) =>
@@ -110,7 +112,8 @@ function nameOf(text: string): string {
 
 /**
  * Prepared once a connection, which saves the server a quarter of its work. Behind PGlite's socket and some poolers, sessions are
- * shared or change; there the statement fails before it runs, is sent again without a name, and so are all that follow.
+ * shared or change: their URL says so with `prepare=off`. Where it does not, the statement fails before it runs, is sent again without
+ * a name, and so are all that follow.
  */
 async function prepared<Row extends object>(pool: Pool, text: string, values: readonly unknown[]): Promise<{ rows: Row[] }> {
   if (!unprepared.has(pool)) {

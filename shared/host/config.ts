@@ -35,7 +35,7 @@ const longSecret = v.optional(v.pipe(v.string(), v.minLength(32, "must have at l
 export const VARIABLES = {
   PORT: { schema: count(8080, 0, 65535), about: "Where the function listens; Knative sets it." },
   LOG_LEVEL: { schema: choice(["trace", "debug", "info", "warn", "error", "silent"], "info"), about: "Least severe log line that is written." },
-  DATABASE_URL: { schema: url, secret: true, about: "PostgreSQL 16 or later." },
+  DATABASE_URL: { schema: url, secret: true, about: "PostgreSQL 16 or later. Add `?prepare=off` behind a pooler that shares sessions." },
   DATABASE_DRIVER: { schema: choice(["pg", "neon"], "pg"), about: "`neon` connects through Neon's WebSocket proxy." },
   DATABASE_POOL: { schema: count(8, 1, 200), about: "Connections per instance." },
   DATABASE_WAIT_MS: { schema: count(3_000, 100, 600_000), about: "How long work waits for a free connection before it is refused." },
