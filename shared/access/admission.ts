@@ -1,6 +1,7 @@
 /**
  * Who may come in, and how often: one Lua call reads the cached key, counts the request in the tenant's sliding window, and for
  * a submit also reads the route cache and counts in the plugin's window. Cache and table are looked up by the hash of the whole key.
+ * The scripts and the reader of their answers stand together: each is only right beside the other.
  */
 import type { Redis, Result } from "ioredis";
 import * as v from "valibot";

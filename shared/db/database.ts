@@ -30,7 +30,6 @@ export interface PlatformDb extends Calls {
 }
 
 export interface Database extends TenantDb, PlatformDb {
-  ping(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -68,9 +67,6 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     call: <Row extends object>(text: string, values: readonly unknown[]) => guard(async () => (await prepared<Row>(pool, text, values)).rows),
     tenant: (tenantId, work) => transaction(sql`SELECT set_config('role', 'aau_app', true), set_config('app.tenant', ${tenantId}, true)`, work),
     platform: (work) => transaction(sql`SELECT set_config('role', 'aau_platform', true)`, work),
-    ping: async () => {
-      await pool.query("SELECT 1");
-    },
     close: () => pool.end(),
   };
 }

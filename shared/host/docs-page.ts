@@ -1,4 +1,4 @@
-/** Renders the API's document as one HTML page. Every text goes through Hono's escaping template; only style and script are raw. */
+/** Renders the API's document as one HTML page. Every text goes through Hono's escaping template; only style and script are raw. One page, one file. */
 import { createHash } from "node:crypto";
 import { html, raw } from "hono/html";
 import { ERRORS, type ErrorCode } from "../errors.ts";

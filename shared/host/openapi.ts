@@ -1,6 +1,7 @@
 /**
  * The OpenAPI 3.1 document of all public functions, from their declarations alone. Bodies are shown as callers send them and
  * replies as callers see them; refusals come from the one table of errors. The same declarations always give the same text.
+ * One file, because the parts of a document refer to each other.
  */
 import type { JsonSchema } from "@valibot/to-json-schema";
 import { SCOPES } from "../access/caller.ts";
