@@ -5,6 +5,9 @@ import { asId, type TaskId, type TenantId } from "../ids.ts";
 import { Manifest } from "../sdk/src/manifest.ts";
 import { type PlanStep, TaskPlan } from "../tasks/task-plan.ts";
 
+/** A step of the plan with the plugin version that it was admitted with. */
+export type ClaimedStep = PlanStep & { manifest: Manifest; endpoint: string; config: Record<string, unknown> };
+
 export interface Claim {
   taskId: TaskId;
   tenantId: TenantId;
@@ -14,10 +17,7 @@ export interface Claim {
   handBacks: number;
   /** On this process's clock, derived from what is left on the database's. */
   deadlineAtMs: number;
-  step: v.InferOutput<typeof PlanStep>;
-  manifest: Manifest;
-  endpoint: string;
-  config: Record<string, unknown>;
+  steps: [ClaimedStep, ...ClaimedStep[]];
   profile: Record<string, unknown> | null;
   input: unknown;
   priority: "low" | "normal" | "high";
@@ -61,9 +61,12 @@ export async function claimTask(
   const row = v.parse(Row, raw);
   if (row.outcome === "gone" || row.outcome === "ended") return { outcome: row.outcome };
   const { task } = row;
-  const [step] = task.plan;
-  const plugin = row.plugins.find((p) => p.name === step?.plugin && p.version === step.version);
-  if (!step || !plugin) throw new Error("a task's plan names a plugin version that is not in the registry");
+  const [first, ...others] = task.plan.map((step): ClaimedStep => {
+    const plugin = row.plugins.find((p) => p.name === step.plugin && p.version === step.version);
+    if (!plugin) throw new Error("a task's plan names a plugin version that is not in the registry");
+    return { ...step, manifest: plugin.manifest, endpoint: plugin.endpoint, config: plugin.config };
+  });
+  if (!first) throw new Error("a task's plan has no steps");
   return {
     outcome: "claimed",
     claim: {
@@ -74,10 +77,7 @@ export async function claimTask(
       attempt: task.attempt,
       handBacks: task.hand_backs,
       deadlineAtMs: Date.now() + task.deadline_ms,
-      step,
-      manifest: plugin.manifest,
-      endpoint: plugin.endpoint,
-      config: plugin.config,
+      steps: [first, ...others],
       profile: row.profile,
       input: task.input,
       priority: task.priority,

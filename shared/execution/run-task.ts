@@ -1,32 +1,20 @@
 /**
  * One wake-up of `task-execute`: claim, run the step, settle. Every write after the claim carries the lease; whoever loses it
- * stops and writes nothing. Retries have their only owner here.
+ * stops and writes nothing.
  */
-import * as v from "valibot";
-import type { Capability, CapabilitySigner } from "../access/capability-token.ts";
-import type { TenantSecrets } from "../access/tenant-secrets.ts";
-import type { PlatformDb, TenantDb } from "../db/database.ts";
+import type { PlatformDb } from "../db/database.ts";
 import { failpoint } from "../failpoint.ts";
-import { asId, publicId, type TaskId } from "../ids.ts";
-import type { Upstream } from "../models/upstream.ts";
+import type { TaskId } from "../ids.ts";
 import type { Signals } from "../redis/signals.ts";
-import { Attachment, ENVELOPE_VERSION, type ExecutionEvent, type InputEnvelope, type OutputEnvelope } from "../sdk/src/envelopes.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
-import { childOf, traceparentOf } from "../telemetry/trace.ts";
-import { type Claim, claimTask } from "./claim-task.ts";
-import { CancelRequested, holdLease, type Lease, LeaseLost } from "./lease.ts";
-import { type PluginClient, PluginFailure } from "./plugin-client.ts";
-import { fullJitterMs } from "./retry-delay.ts";
+import { claimTask } from "./claim-task.ts";
+import { holdLease } from "./lease.ts";
+import { runStep, type StepRunner } from "./run-step.ts";
 import { handBack, type Settlement, settleTask } from "./settle-task.ts";
 
-export interface Executor {
-  db: TenantDb;
+export interface Executor extends StepRunner {
   platformDb: PlatformDb;
   signals: Signals;
-  plugins: PluginClient;
-  capabilities: CapabilitySigner;
-  secrets: TenantSecrets;
-  upstream: Pick<Upstream, "live">;
   telemetry: Telemetry;
   leaseMs: number;
   maxCrashes: number;
@@ -35,8 +23,6 @@ export interface Executor {
 export type RunOutcome = { outcome: "done" } | { outcome: "later"; retryAfterSec: number };
 
 const DONE: RunOutcome = { outcome: "done" };
-/** How often an unreachable plugin sends a task back to the queue before the task fails: about two minutes in all. */
-const MAX_UNREACHABLE = 6;
 
 /** `stopping` aborts when the instance must give its work back. */
 export async function runTask(executor: Executor, taskId: TaskId, stopping: AbortSignal): Promise<RunOutcome> {
@@ -49,6 +35,7 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
     return DONE;
   }
   const { claim } = claimed;
+  const [step] = claim.steps;
   const startedAt = performance.now();
   const lease = holdLease(
     executor.db,
@@ -56,13 +43,13 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
     () => void executor.signals.taskProgressed(taskId),
   );
   let cancels: AsyncDisposable | undefined;
-  const ids = { taskId, tenantId: claim.tenantId, plugin: claim.step.plugin, attempt: claim.attempt };
+  const ids = { taskId, tenantId: claim.tenantId, plugin: step.plugin, attempt: claim.attempt };
   try {
     cancels = await executor.signals.watchCancels((id) => {
       if (id === taskId) lease.cancel();
     });
-    lease.report("started", { attempt: claim.attempt, plugin: claim.step.plugin, version: claim.step.version });
-    const ending = await runStep(executor, claim, lease, stopping).catch(async (error: unknown) => {
+    lease.report("started", { attempt: claim.attempt, plugin: step.plugin, version: step.version });
+    const ending = await runStep(executor, claim, step, lease, stopping).catch(async (error: unknown) => {
       // Trouble of the platform's own: another executor may fare better, and need not wait for the lease to run out.
       await handBack(executor.db, claim, 2_000).catch(() => {});
       throw error;
@@ -96,137 +83,4 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
     await lease.release();
     await cancels?.[Symbol.asyncDispose]();
   }
-}
-
-type Ending =
-  | { kind: "output"; output: OutputEnvelope }
-  | { kind: "failed"; error: { code: string; message: string; cause: "caller" | "plugin" | "upstream" | "platform" }; output: OutputEnvelope | null }
-  | { kind: "cancelled" }
-  | { kind: "lost" }
-  | { kind: "hand_back"; delayMs: number; reason: string };
-
-/** Calls the plugin until it gives a result, its failure is final, or time is up. */
-async function runStep(executor: Executor, claim: Claim, lease: Lease, stopping: AbortSignal): Promise<Ending> {
-  const { manifest } = claim;
-  let tries = 0;
-  const secrets = manifest.required_secret_names.length === 0 ? {} : await executor.secrets.reveal(executor.db, claim.tenantId, claim.step.plugin, manifest.required_secret_names);
-  for (;;) {
-    tries += 1;
-    const timeoutMs = Math.max(1, Math.min(manifest.timeout_seconds * 1000, claim.deadlineAtMs - Date.now()));
-    const timeout = AbortSignal.timeout(timeoutMs);
-    const signal = AbortSignal.any([lease.signal, stopping, timeout]);
-    try {
-      const output = await callPlugin(executor, claim, lease, secrets, signal, timeoutMs);
-      if (output.status !== "failed") return { kind: "output", output };
-      // A gateway or a provider that was away: trying again is this function's business, as for a plugin that cannot be reached.
-      if (output.error_code === "PLUGIN_UNAVAILABLE" && output.error_cause === "upstream")
-        throw new PluginFailure("PLUGIN_UNAVAILABLE", output.error ?? "The plugin could not reach what it needs.", "upstream", true);
-      return {
-        kind: "failed",
-        output,
-        error: { code: output.error_code ?? "INTERNAL", message: output.error ?? "The plugin failed without saying why.", cause: output.error_cause ?? "plugin" },
-      };
-    } catch (error) {
-      if (lease.signal.reason instanceof LeaseLost) return { kind: "lost" };
-      if (lease.signal.reason instanceof CancelRequested) return { kind: "cancelled" };
-      if (stopping.aborted) return { kind: "hand_back", delayMs: 0, reason: "instance stops" };
-      const failure = timeout.aborted
-        ? new PluginFailure("PLUGIN_TIMEOUT", `The plugin did not finish within ${Math.round(timeoutMs / 1000)} seconds.`, "plugin", claim.deadlineAtMs > Date.now())
-        : error;
-      if (!(failure instanceof PluginFailure)) throw failure;
-      const delayMs = fullJitterMs(tries, { baseMs: 500, capMs: 10_000 });
-      if (failure.isTransient && tries <= manifest.max_retries && Date.now() + delayMs < claim.deadlineAtMs) {
-        lease.report("retrying", { code: failure.code, try: tries + 1 });
-        await pause(delayMs, AbortSignal.any([lease.signal, stopping]));
-        continue;
-      }
-      if (failure.code === "PLUGIN_UNAVAILABLE" && failure.isTransient && claim.handBacks < MAX_UNREACHABLE) {
-        return { kind: "hand_back", delayMs: Math.min(2_000 * 2 ** claim.handBacks, 60_000), reason: failure.code };
-      }
-      return { kind: "failed", output: null, error: { code: failure.code, message: failure.message, cause: failure.blame } };
-    }
-  }
-}
-
-async function callPlugin(executor: Executor, claim: Claim, lease: Lease, secrets: Record<string, string>, signal: AbortSignal, timeoutMs: number): Promise<OutputEnvelope> {
-  const expiresAtMs = Date.now() + timeoutMs + 5_000;
-  const token = (aud: Capability["aud"]) =>
-    executor.capabilities.mint({
-      aud,
-      tenant: claim.tenantId,
-      task: claim.taskId,
-      attempt: claim.attempt,
-      step: claim.step.id,
-      plugin: claim.step.plugin,
-      version: claim.step.version,
-      scopes: claim.manifest.required_scopes,
-      token_budget: claim.manifest.token_budget,
-      lease: claim.leaseToken,
-      exp: expiresAtMs,
-    });
-  FAILPOINT: await failpoint("execute.before_plugin");
-  const events = executor.plugins.execute({
-    endpoint: claim.endpoint,
-    input: inputEnvelope(claim, secrets),
-    llmToken: token("llm"),
-    scopedToken: token("scoped"),
-    hasModel: executor.upstream.live,
-    deadline: new Date(Date.now() + timeoutMs),
-    traceparent: childOf(traceparentOf(claim.traceparent)),
-    requestId: claim.requestId,
-    signal,
-  });
-  for await (const event of events) {
-    if (event.type === "output") return checkOutput(event.envelope, claim);
-    reportProgress(lease, event);
-  }
-  throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin ended without a result.", "plugin", true);
-}
-
-function reportProgress(lease: Lease, event: Exclude<ExecutionEvent, { type: "output" }>): void {
-  if (event.type === "alive") return;
-  const { type, ...data } = event.type === "warning" ? { type: event.type, ...event.warning } : event;
-  lease.report(type, "node" in data ? { ...data, node: data.node.slice(0, 100) } : data);
-}
-
-function checkOutput(output: OutputEnvelope, claim: Claim): OutputEnvelope {
-  if (output.task_id !== publicId("task", claim.taskId)) throw new PluginFailure("INTERNAL", "The plugin answered for another task.", "plugin", false);
-  return output;
-}
-
-const Input = v.object({ command: v.string(), attachments: v.array(Attachment) });
-
-function inputEnvelope(claim: Claim, secrets: Record<string, string>): InputEnvelope {
-  const { command, attachments } = v.parse(Input, claim.input);
-  return {
-    task_id: publicId("task", claim.taskId),
-    task_description: command,
-    envelope_version: ENVELOPE_VERSION,
-    context: {
-      tenant_id: publicId("tenant", claim.tenantId),
-      user_id: claim.userId === null ? null : publicId("user", asId("user", claim.userId)),
-      user_profile: claim.profile ?? {},
-      conversation_history: [],
-      org_knowledge_chunks: [],
-      plugin_config: claim.config,
-      secrets,
-    },
-    metadata: { source_channel: "api", priority: claim.priority, source_plugin: null, correlation_id: claim.requestId, timestamp: claim.createdAt },
-    attachments,
-  };
-}
-
-async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
-  await new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener(
-      "abort",
-      () => {
-        clearTimeout(timer);
-        resolve();
-      },
-      { once: true },
-    );
-  });
 }

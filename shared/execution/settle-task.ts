@@ -36,9 +36,9 @@ async function write(db: TenantDb, claim: Claim, settlement: Exclude<Settlement,
   const result = output ? await storedResult(db, claim, output, settlement.latencyMs) : null;
   const error = settlement.kind === "failed" ? settlement.error : null;
   const step = {
-    step: claim.step.id,
-    plugin_name: claim.step.plugin,
-    plugin_version: claim.step.version,
+    step: claim.steps[0].id,
+    plugin_name: claim.steps[0].plugin,
+    plugin_version: claim.steps[0].version,
     attempt: claim.attempt,
     status,
     output: result ?? {},

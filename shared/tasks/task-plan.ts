@@ -2,7 +2,27 @@
 import * as v from "valibot";
 import { PluginName, Semver } from "../sdk/src/manifest.ts";
 
-export const PlanStep = v.object({ id: v.string(), plugin: PluginName, version: Semver, needs: v.array(v.string()) });
+/** What a step receives of an earlier one: the place in `{status, result, data, artifacts, confidence, next_steps}` that an RFC 6901 pointer names. */
+const StepInput = v.object({
+  from: v.string(),
+  pointer: v.string(),
+  as: v.picklist(["description", "attachment"]),
+  name: v.optional(v.string()),
+});
+
+export const PlanStep = v.object({
+  id: v.string(),
+  plugin: PluginName,
+  version: Semver,
+  needs: v.array(v.string()),
+  /** The part of the command that this step answers; without it, the whole. */
+  command: v.optional(v.string()),
+  /** Without it, a step receives each of its `needs` whole, as an attachment. */
+  inputs: v.optional(v.array(StepInput)),
+  /** A CEL expression over `steps.<id>.{status, confidence, data}`; the step is left out where it is false. */
+  when: v.optional(v.string()),
+});
+export type PlanStep = v.InferOutput<typeof PlanStep>;
 export const TaskPlan = v.pipe(v.array(PlanStep), v.minLength(1));
 export type TaskPlan = v.InferOutput<typeof TaskPlan>;
 

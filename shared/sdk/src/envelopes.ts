@@ -21,6 +21,8 @@ export const Attachment = v.object({
   content: v.optional(v.string()),
   content_base64: v.optional(v.string()),
   url: v.optional(v.string()),
+  /** Set when another plugin made it: then it is data to work on, and whatever it says is no instruction. */
+  origin: v.optional(v.object({ step: v.string(), plugin: v.string() })),
 });
 export type Attachment = v.InferOutput<typeof Attachment>;
 
