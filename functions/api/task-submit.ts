@@ -39,7 +39,7 @@ export default http({
   summary: "Submit a command; the platform finds the plugin that answers it.",
   route: "POST /v1/tasks",
   scope: "tasks:write",
-  needs: ["db", "redis", "embedder", "ring", "signals", "settings", "telemetry"],
+  needs: ["db", "redis", "embedder", "upstream", "ring", "signals", "settings", "telemetry"],
   headers: {
     "Idempotency-Key": "1 to 255 printable characters; the same key with the same body within 24 hours gives the same task.",
     Prefer: "`wait=N` waits up to N seconds (at most 25) for the result.",
@@ -61,15 +61,16 @@ export default http({
     return plugin === undefined ? { command: commandDigest(command.trim()) } : { plugin };
   },
 
-  async handle({ body, caller, request, db, redis, embedder, ring, signals, settings, telemetry }) {
+  async handle({ body, caller, request, db, redis, embedder, upstream, ring, signals, settings, telemetry }) {
     FAILPOINT: await failpoint("submit.after_validate");
     const idempotencyKey = readIdempotencyKey(request.header("idempotency-key"));
     const catalogue = await currentCatalogue(db, redis, request.admission?.registryGeneration ?? null);
     const thresholds = { chainThreshold: settings.CHAIN_THRESHOLD, confidenceMin: settings.CONFIDENCE_MIN };
     const route = await routeCommand(
-      { catalogue, embedder, redis, thresholds },
+      { catalogue, embedder, upstream, redis, thresholds, visible: null, telemetry },
       { tenantId: caller.tenantId, command: body.command, plugin: body.plugin, cachedRoute: request.admission?.cachedRoute ?? null },
     );
+    if (route.kind === "question") throw new Refusal("NO_MATCHING_PLUGIN", { message: route.question });
     if (route.kind !== "plugin") throw refuseUnrouted(route);
     const { entry, method, confidence } = route;
     await request.admitToPlugin(entry.name);

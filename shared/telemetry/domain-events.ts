@@ -19,6 +19,8 @@ export interface Telemetry {
   taskLost(task: { taskId: string; tenantId: string; plugin: string; attempt: number }): void;
   taskHandedBack(task: { taskId: string; tenantId: string; plugin: string; attempt: number; reason: string }): void;
   modelCallFinished(call: { taskId: string; tenantId: string; plugin: string; node: string | null; model: string; tokens: number; durationMs: number; state: string }): void;
+  /** Paid by the platform: such a call belongs to no task and is billed to nobody. */
+  modelChoseRoute(call: { model: string; outcome: "chosen" | "none" | "no_answer"; inputTokens: number; outputTokens: number; durationMs: number }): void;
   /** A part that the work can do without did not answer. */
   degraded(part: string, error: unknown): void;
   wakeRang(count: number): void;
@@ -56,6 +58,12 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
         tokens_used: call.tokens,
         duration_ms: Math.round(call.durationMs),
       });
+    },
+    modelChoseRoute({ model, outcome, inputTokens, outputTokens, durationMs }) {
+      metrics.routerModelCalls.inc({ model, outcome });
+      metrics.routerModelTokens.inc({ model, direction: "input" }, inputTokens);
+      metrics.routerModelTokens.inc({ model, direction: "output" }, outputTokens);
+      log("info", "model chose a route", { status: outcome, tokens_used: inputTokens + outputTokens, duration_ms: Math.round(durationMs) });
     },
     degraded: (part, error) => log("warn", "working without a part", { reason: part, error }),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),

@@ -29,6 +29,18 @@ export function openMetrics() {
       registers,
     }),
     routerMethod: new Counter({ name: "aau_router_method_total", help: "Routing decisions by method", labelNames: ["method"], registers }),
+    routerModelCalls: new Counter({
+      name: "aau_router_model_calls_total",
+      help: "Times a language model was asked to choose among plugins, by what came of it",
+      labelNames: ["model", "outcome"],
+      registers,
+    }),
+    routerModelTokens: new Counter({
+      name: "aau_router_model_tokens_total",
+      help: "Tokens of those calls; the platform pays them",
+      labelNames: ["model", "direction"],
+      registers,
+    }),
     executionDuration: new Histogram({
       name: "aau_plugin_execution_duration_seconds",
       help: "Duration of task executions",
