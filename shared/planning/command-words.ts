@@ -14,7 +14,7 @@ function byFirstWord(phrases: readonly string[]): Map<string, string[][]> {
 /** Verbs that hardly ever stand for a thing: with any object behind them they begin a command. */
 const PLAIN_VERBS = words(`
   add analyse analyze announce answer apply approve arrange ask assign attach calculate categorise categorize classify clean close collect compare compile compose compute
-  confirm convert create decide define delete deliver deploy derive describe detect determine develop diagnose distribute edit email enrich escalate evaluate
+  confirm convert create decide define delete deliver deploy derive describe detect determine develop diagnose distribute edit enrich escalate evaluate
   examine explain export extract fetch fill find flag format fix gather generate get give group identify implement improve inform inspect investigate invite list locate
   make mark measure merge migrate move name notify optimise optimize organise organize outline parse perform pick plot post predict prepare prioritise prioritize produce
   proofread propose prove provide publish put raise read reassign recommend redact refactor reject remind remove rename rephrase reply reproduce resolve respond restructure
@@ -24,7 +24,7 @@ const PLAIN_VERBS = words(`
 
 /** Verbs that are as often a thing ("a test plan"): they begin a command only where a determiner or a name follows. */
 const NOUN_VERBS = words(
-  "address audit balance break build catch change chart check close comment copy cover debug design document draft file forecast graph invoice label link log look monitor open order plan query rank rate record report review schedule search ship split test ticket track walk warn watch",
+  "address audit balance break build catch change chart check close comment copy cover debug design document draft email file forecast graph invoice label link log look monitor open order plan query rank rate record report review schedule search ship split test ticket track walk warn watch",
 );
 
 export const isPlainVerb = (word: string): boolean => PLAIN_VERBS.has(word);

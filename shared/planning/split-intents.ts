@@ -12,12 +12,18 @@ import { hideOpaque } from "./opaque-spans.ts";
 import { referenceOf } from "./refers-back.ts";
 
 export interface Intent {
-  /** The part in the caller's own words: what the router scores. */
+  /** In the caller's own words. */
   readonly text: string;
-  /** What the step is told: the part, with what the command says beside all instructions, such as a pasted message. */
-  readonly command: string;
   /** Positions of the intents whose results this one needs; empty: it can run at once. */
   readonly needs: readonly number[];
+}
+
+export interface SplitCommand {
+  /** At least one, in the order in which they have to run. */
+  readonly intents: readonly Intent[];
+  /** What the command says before its first instruction, and what is pasted behind the last: it is for every part. */
+  readonly context: string;
+  readonly material: string;
 }
 
 /** More parts than this are no list of commands but a text with verbs in it. */
@@ -28,9 +34,8 @@ const MAX_INSTRUCTION_LENGTH = 2_000;
 /** Most commands hold nothing of this, and are not looked at any further. */
 const MAY_BE_CUT = /[,;.!?\n&>→:]\s*\S|\b(?:and|then|plus|also|as well as|after|before|once)\b/i;
 
-/** At least one, in the order in which they have to run. */
-export function splitIntents(command: string): readonly Intent[] {
-  const whole: readonly Intent[] = [{ text: command, command, needs: [] }];
+export function splitIntents(command: string): SplitCommand {
+  const whole: SplitCommand = { intents: [{ text: command, needs: [] }], context: "", material: "" };
   const start = command.slice(0, MAX_INSTRUCTION_LENGTH);
   if (!MAY_BE_CUT.test(start)) return whole;
   const hidden = hideOpaque(start);
@@ -39,15 +44,14 @@ export function splitIntents(command: string): readonly Intent[] {
   const parts = partsOf(tokens, end, command);
   if (parts.length < 2 || parts.length > MAX_INTENTS) return whole;
 
-  const [context, material] = [command.slice(0, parts[0]?.context ?? 0).trim(), command.slice(end).trim()];
   const intents: Intent[] = [];
   for (const [i, part] of parts.entries()) {
     const reference = i === 0 ? "none" : part.isAfter ? "last" : referenceOf(hidden.slice(part.reads, part.end));
     const before = intents.at(-1);
     const needs = reference === "all" ? [...intents.keys()] : reference === "last" && before ? [...before.needs, i - 1] : [];
-    intents.push({ text: part.text, command: [context, part.text, material].filter((text) => text !== "").join("\n\n"), needs });
+    intents.push({ text: part.text, needs });
   }
-  return intents;
+  return { intents, context: command.slice(0, parts[0]?.context ?? 0).trim(), material: command.slice(end).trim() };
 }
 
 /** Where the instructions end and material begins: behind a colon, or on a new line that does not go on with them. */

@@ -114,7 +114,7 @@ const TABLE: readonly (readonly [command: string, ...parts: (string | readonly [
 describe("splitIntents", () => {
   for (const [command, ...parts] of TABLE) {
     it(`${parts.length === 0 ? "leaves whole" : `finds ${parts.length} in`}: ${JSON.stringify(command).slice(0, 110)}`, () => {
-      const found = splitIntents(command).map(({ text, needs }) => [text, ...needs]);
+      const found = splitIntents(command).intents.map(({ text, needs }) => [text, ...needs]);
       expect(found).toEqual(parts.length === 0 ? [[command]] : parts.map((part) => (typeof part === "string" ? [part] : part)));
     });
   }
