@@ -24,8 +24,8 @@ export interface RatedPart {
 const LIKELY = 0.5;
 
 /**
- * A part has a plugin of its own only where its own words lead there beyond doubt. One that is rather for its neighbour's plugin, or hardly
- * for any, belongs to its neighbour.
+ * A part has a plugin of its own only where its own words lead there beyond doubt. One that nobody else is likely to
+ * answer belongs to its neighbour.
  */
 export function rateParts(scored: readonly ScoredText[]): RatedPart[] {
   const sure = scored.map(({ decision }) => (decision.kind === "direct" ? decision.plugin : null));
@@ -34,8 +34,7 @@ export function rateParts(scored: readonly ScoredText[]): RatedPart[] {
     const own = sure[i] ?? null;
     const neighbour = rated[i - 1]?.plugin ?? sure.slice(i + 1).find((plugin) => plugin !== null) ?? null;
     const possible = decision.candidates.filter(({ plugin, probability }) => (own === null ? probability >= lines.confidenceMin : plugin === own));
-    const [best] = possible;
-    const isNeighbours = best === undefined || best.plugin === neighbour || best.probability < LIKELY;
+    const isNeighbours = possible.every(({ plugin, probability }) => plugin === neighbour || probability < LIKELY);
     const plugin = own ?? (isNeighbours ? neighbour : null);
     rated.push({ text, plugin, candidates: own === null && plugin !== null ? [] : possible });
   }

@@ -72,7 +72,7 @@ function readsOf(when: string, path: string): Set<string> {
   }
   const reads = new Set<string>();
   const visit = (node: unknown): void => {
-    if (Array.isArray(node)) return node.forEach(visit);
+    if (Array.isArray(node)) for (const member of node) visit(member);
     if (!isNode(node)) return;
     const fact = memberOf(node);
     const step = fact && memberOf(fact.of);
