@@ -8,6 +8,7 @@ export const ERRORS = {
   NOT_FOUND: { status: 404, retryable: false, message: "There is nothing at this address." },
   METHOD_NOT_ALLOWED: { status: 405, retryable: false, message: "This address does not answer to that method." },
   CONFLICT: { status: 409, retryable: false, message: "The request does not fit the present state." },
+  INPUT_TIMEOUT: { status: 409, retryable: false, message: "The question was not answered in time." },
   PAYLOAD_TOO_LARGE: { status: 413, retryable: false, message: "The body is too large." },
   UNSUPPORTED_MEDIA_TYPE: { status: 415, retryable: false, message: "Send the body as application/json, uncompressed." },
   INVALID_INPUT: { status: 422, retryable: false, message: "The request is not valid." },

@@ -9,6 +9,7 @@ import { refuseUnrouted } from "../../shared/routing/refuse-unrouted.ts";
 import { commandDigest } from "../../shared/routing/route-cache.ts";
 import { routeCommand } from "../../shared/routing/route-command.ts";
 import { admitTask } from "../../shared/tasks/admit-task.ts";
+import { askCaller } from "../../shared/tasks/questions.ts";
 import { findTask } from "../../shared/tasks/read-tasks.ts";
 import { IdempotencyKey, MAX_SUBMISSION_BYTES, Submission, waitSecondsOf } from "../../shared/tasks/submission.ts";
 import { isTerminal, TaskSummary, TaskView, taskSummary, taskView } from "../../shared/tasks/task-view.ts";
@@ -70,13 +71,22 @@ export default http({
       { catalogue, embedder, upstream, redis, thresholds, visible: null, telemetry },
       { tenantId: caller.tenantId, command: body.command, plugin: body.plugin, cachedRoute: request.admission?.cachedRoute ?? null },
     );
-    if (route.kind === "question") throw new Refusal("NO_MATCHING_PLUGIN", { message: route.question });
+    const id = newId("task");
+    const idempotency = idempotencyKey === null ? null : { key: idempotencyKey, requestSha256: bodyDigest(request.bodyBytes) };
+    if (route.kind === "question") {
+      const asked = await askCaller(db, caller, catalogue, { id, submission: body, route, traceparent: request.traceparent, requestId: request.requestId, idempotency });
+      if (asked.outcome === "key_reused") throw keyReused();
+      const task = await findTask(db, caller.tenantId, asked.taskId);
+      if (!task) throw new Refusal("NOT_FOUND", { message: "There is no such task." });
+      request.note({ task_id: publicId("task", asked.taskId), routing_method: route.method });
+      const headers: Record<string, string> = { location: `/v1/tasks/${publicId("task", asked.taskId)}` };
+      if (asked.outcome === "replayed") headers["idempotency-replayed"] = "true";
+      return isTerminal(task.status) ? ok(taskView(task), headers) : accepted(taskSummary(task), headers);
+    }
     if (route.kind !== "plugin") throw refuseUnrouted(route);
     const { entry, method, confidence } = route;
     await request.admitToPlugin(entry.name);
 
-    const id = newId("task");
-    const idempotency = idempotencyKey === null ? null : { key: idempotencyKey, requestSha256: bodyDigest(request.bodyBytes) };
     const admitted = await admitTask(db, caller, {
       id,
       submission: body,
@@ -88,7 +98,7 @@ export default http({
       requestId: request.requestId,
       idempotency,
     });
-    if (admitted.outcome === "key_reused") throw new Refusal("INVALID_INPUT", { message: "This Idempotency-Key was used for another body within the last 24 hours." });
+    if (admitted.outcome === "key_reused") throw keyReused();
     if (admitted.outcome === "not_subscribed") {
       throw new Refusal("PLUGIN_NOT_SUBSCRIBED", {
         message: `Your plan does not include the ${entry.name} plugin.`,
@@ -137,6 +147,8 @@ export default http({
     );
   },
 });
+
+const keyReused = () => new Refusal("INVALID_INPUT", { message: "This Idempotency-Key was used for another body within the last 24 hours." });
 
 function readIdempotencyKey(header: string | undefined): string | null {
   if (header === undefined) return null;

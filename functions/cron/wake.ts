@@ -1,20 +1,22 @@
 import { failpoint } from "../../shared/failpoint.ts";
 import { cron } from "../../shared/host/declare.ts";
+import { endUnansweredTasks } from "../../shared/tasks/questions.ts";
 import { takeDueTasks } from "../../shared/tasks/read-tasks.ts";
 import { traceparentOf } from "../../shared/telemetry/trace.ts";
 
 const BATCH = 500;
 const MAX_BATCHES = 20;
 
-/** Rings again for all that PostgreSQL says is due: tasks that nobody claimed, and leases that ran out. */
+/** Rings again for all that PostgreSQL says is due: tasks that nobody claimed, and leases that ran out. Ends questions that nobody answered. */
 export default cron({
   name: "wake",
-  summary: "Ring again for tasks that are due and were not heard.",
+  summary: "Ring again for tasks that are due and were not heard; end questions that nobody answered.",
   schedule: "*/15 * * * * *",
   needs: ["platformDb", "ring", "telemetry"],
   scale: { min: 0, max: 1, concurrency: 1 },
 
   async run({ platformDb, ring, telemetry, signal }) {
+    telemetry.questionsEnded(await endUnansweredTasks(platformDb, BATCH));
     // Taking a task puts its next ring off, so nothing is taken while nobody can be rung.
     if (!(await ring.isReady())) return;
     let count = 0;

@@ -15,4 +15,5 @@ export const PUBLIC_ROUTES: readonly string[] = [
   "POST /v1/api-keys",
   "POST /v1/api-keys/{id}/rotate",
   "POST /v1/tasks",
+  "POST /v1/tasks/{task_id}/input",
 ];

@@ -4,7 +4,7 @@ import type { TenantDb } from "../db/database.ts";
 import { asId, type TaskId, type TenantId } from "../ids.ts";
 import { FullTaskRow, TaskRow, type TaskStatus } from "./task-view.ts";
 
-const SUMMARY_COLUMNS = ["id", "plugin_name", "status", "routing_method", "routing_confidence", "created_at", "started_at", "completed_at"] as const;
+const SUMMARY_COLUMNS = ["id", "plugin_name", "status", "routing_method", "routing_confidence", "created_at", "started_at", "completed_at", "input_request"] as const;
 
 export async function findTask(db: TenantDb, tenantId: TenantId, id: TaskId): Promise<FullTaskRow | null> {
   const [row] = await db.call("SELECT * FROM read_task($1, $2)", [tenantId, id]);

@@ -24,6 +24,7 @@ export interface Telemetry {
   /** A part that the work can do without did not answer. */
   degraded(part: string, error: unknown): void;
   wakeRang(count: number): void;
+  questionsEnded(count: number): void;
   probeFound(plugin: string, status: string): void;
 }
 
@@ -67,6 +68,7 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
     },
     degraded: (part, error) => log("warn", "working without a part", { reason: part, error }),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
+    questionsEnded: (count) => count > 0 && log("info", "questions ended without an answer", { count }),
     probeFound: (plugin, status) => log(status === "healthy" ? "debug" : "warn", "plugin probed", { plugin_name: plugin, status }),
   };
 }

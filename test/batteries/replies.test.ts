@@ -10,12 +10,17 @@ import { expectRateHeaders } from "./refusal.ts";
 let platform: TestPlatform;
 let own: TestTenant;
 beforeAll(async () => {
-  platform = await startTestPlatform({ plugins: [echo, filer] });
+  platform = await startTestPlatform({ plugins: [echo, filer], env: { CHAIN_THRESHOLD: "1", CONFIDENCE_MIN: "0" } });
   own = await platform.tenant();
 });
 afterAll(() => platform?.stop());
 
 const submit = (command = "say it", plugin = "echo", headers: Record<string, string> = {}) => own.api("POST", "/v1/tasks", { command, plugin }, headers);
+/** With these lines, whatever names no plugin is a question. */
+const answered = async (headers: Record<string, string> = {}) => {
+  const { task_id } = (await own.api("POST", "/v1/tasks", { command: "say it" })).body;
+  return own.api("POST", `/v1/tasks/${task_id}/input`, { plugin: "echo" }, headers);
+};
 const finished = async (plugin = "echo") => (await submit("say it", plugin, { prefer: "wait=20" })).body.task_id;
 const otherKey = async () => (await own.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] })).body.id;
 
@@ -24,6 +29,7 @@ const CALLS: Record<string, (() => Promise<ApiAnswer>)[]> = {
   "task-submit": [() => submit(), () => submit("say it", "echo", { prefer: "wait=20" })],
   "task-list": [() => own.api("GET", "/v1/tasks"), () => own.api("GET", "/v1/tasks?limit=1&status=success&plugin=echo")],
   "task-poll": [async () => own.api("GET", `/v1/tasks/${await finished("filer")}`), async () => own.api("GET", `/v1/tasks/${(await submit()).body.task_id}`)],
+  "task-input": [() => answered(), () => answered({ prefer: "wait=20" })],
   "task-cancel": [async () => own.api("DELETE", `/v1/tasks/${(await submit("slow", "filer")).body.task_id}`)],
   "task-events": [async () => own.api("GET", `/v1/tasks/${await finished()}/events`)],
   "artifact-download": [async () => own.api("GET", `/v1/tasks/${await finished("filer")}/artifacts/report.txt`)],
