@@ -11,6 +11,8 @@ export const AdmitRow = v.object({
   created_at: v.nullable(v.date()),
   quota_limit: v.nullable(v.number()),
   overage: v.boolean(),
+  /** The plugin at fault, where there are several. */
+  plugin: v.optional(v.nullable(v.string())),
 });
 export type AdmitRow = v.InferOutput<typeof AdmitRow>;
 
@@ -34,6 +36,9 @@ export interface Admittee {
   request: string;
   idempotency_key: string | null;
   request_sha256: string | null;
+  /** float4, little-endian, as base64. */
+  embedding: string | null;
+  embedding_model: string | null;
 }
 
 const ONE = "SELECT * FROM admit_task($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
