@@ -53,16 +53,13 @@ export async function readTaskEvents(db: TenantDb, tenantId: TenantId, id: TaskI
   });
 }
 
-export async function findArtifact(db: TenantDb, tenantId: TenantId, taskId: TaskId, name: string) {
-  const row = await db.tenant(tenantId, (tx) =>
-    tx
-      .selectFrom("artifacts")
-      .select(["storage_key", "name", "media_type"])
-      .where("tenant_id", "=", tenantId)
-      .where("task_id", "=", taskId)
-      .where("name", "=", name)
-      .executeTakeFirst(),
-  );
+/** Of several steps that stored one under this name, the first one's, unless `step` is given. */
+export async function findArtifact(db: TenantDb, tenantId: TenantId, taskId: TaskId, name: string, step?: string) {
+  const row = await db.tenant(tenantId, (tx) => {
+    let query = tx.selectFrom("artifacts").select(["storage_key", "name", "media_type"]).where("tenant_id", "=", tenantId).where("task_id", "=", taskId).where("name", "=", name);
+    if (step !== undefined) query = query.where("step", "=", step);
+    return query.orderBy("created_at").orderBy("id").limit(1).executeTakeFirst();
+  });
   return row ?? null;
 }
 
