@@ -25,7 +25,7 @@ const NOTHING: TaskContext = { history: [], knowledge: [], warnings: [] };
 export interface ContextReader extends ContextSources {
   db: TenantDb;
   secrets: TenantSecrets;
-  telemetry: Pick<Telemetry, "degraded">;
+  telemetry: Pick<Telemetry, "degraded" | "stepFinished">;
 }
 
 const hasScope = (step: ClaimedStep, scope: "context:read" | "knowledge:read"): boolean => step.manifest.required_scopes.includes(scope);

@@ -57,7 +57,17 @@ export async function carryOutStep(
   const startedAt = performance.now();
   const ending = await runStep(carrier, claim, step, lease, stopping, prepare);
   if (ending.kind === "lost" || ending.kind === "hand_back") return ending;
-  const latencyMs = Math.round(performance.now() - startedAt);
+  const durationMs = performance.now() - startedAt;
+  const latencyMs = Math.round(durationMs);
+  carrier.telemetry.stepFinished({
+    taskId: claim.taskId,
+    tenantId: claim.tenantId,
+    plugin: step.plugin,
+    step: step.id,
+    status: ending.kind === "output" ? ending.output.status : ending.kind,
+    durationMs,
+    budgetExceeded: ending.kind === "output" && ending.output.execution_meta.budget_exceeded,
+  });
   if (ending.kind === "cancelled") return { kind: "record", record: stepRecord(step, "cancelled", { latencyMs }) };
   const output = ending.output && (await storedOutput(carrier.db, claim, step, ending.output, [...context.warnings, ...handed.warnings], latencyMs));
   if (ending.kind === "failed") return { kind: "record", record: stepRecord(step, "failed", { output, error: ending.error, latencyMs }) };

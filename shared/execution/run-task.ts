@@ -79,7 +79,6 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
       method: claim.routingMethod,
       durationMs: performance.now() - startedAt,
       errorCode: settled.error?.code ?? null,
-      budgetExceeded: settled.result?.execution_meta.budget_exceeded ?? false,
     });
     return DONE;
   } finally {
