@@ -2,11 +2,13 @@
 import * as v from "valibot";
 import type { PlatformDb } from "../db/database.ts";
 import { asId, type TaskId, type TenantId } from "../ids.ts";
+import { pluginVersion } from "../registry/plugin-versions.ts";
 import { Attachment } from "../sdk/src/envelopes.ts";
-import { Manifest } from "../sdk/src/manifest.ts";
+import type { Manifest } from "../sdk/src/manifest.ts";
 import { type PlanStep, TaskPlan } from "../tasks/task-plan.ts";
 import { StoredError } from "../tasks/task-view.ts";
 import { TaskContext } from "./assemble-context.ts";
+import { claimRow } from "./claim-batch.ts";
 import { RecordedStep, type StepRecord } from "./step-record.ts";
 
 /** A step of the plan with the plugin version that it was admitted with. */
@@ -52,6 +54,7 @@ const ClaimedTask = v.object({
   context: v.nullable(TaskContext),
   command_embedding: v.nullable(v.string()),
   command_embedding_model: v.nullable(v.string()),
+  due: v.nullable(StoredError),
   routing_method: v.string(),
   priority: v.picklist(["low", "normal", "high"]),
   attempt: v.number(),
@@ -61,7 +64,6 @@ const ClaimedTask = v.object({
   traceparent: v.nullable(v.string()),
   request_id: v.string(),
 });
-const ClaimedPlugin = v.object({ name: v.string(), version: v.string(), endpoint: v.string(), manifest: Manifest, config: Record_ });
 const Row = v.variant("outcome", [
   v.object({ outcome: v.literal("gone") }),
   v.object({ outcome: v.literal("ended") }),
@@ -70,9 +72,10 @@ const Row = v.variant("outcome", [
     task: ClaimedTask,
     lease_token: v.string(),
     steps: v.array(RecordedStep),
-    due: v.nullable(StoredError),
-    plugins: v.array(ClaimedPlugin),
+    /** The tenant's configuration by plugin. */
+    configs: v.record(v.string(), Record_),
     profile: v.nullable(Record_),
+    registry_generation: v.string(),
   }),
 ]);
 
@@ -83,15 +86,15 @@ export async function claimTask(
   leaseMs: number,
   maxCrashes: number,
 ): Promise<{ outcome: "gone" } | { outcome: "ended" } | { outcome: "claimed"; claim: Claim }> {
-  const [raw] = await db.call("SELECT * FROM claim_task($1, $2, $3)", [id, leaseMs, maxCrashes]);
-  const row = v.parse(Row, raw);
+  const row = v.parse(Row, await claimRow(db, { id, leaseMs, maxCrashes }));
   if (row.outcome === "gone" || row.outcome === "ended") return { outcome: row.outcome };
   const { task } = row;
-  const [first, ...others] = task.plan.map((step): ClaimedStep => {
-    const plugin = row.plugins.find((p) => p.name === step.plugin && p.version === step.version);
-    if (!plugin) throw new Error("a task's plan names a plugin version that is not in the registry");
-    return { ...step, manifest: plugin.manifest, endpoint: plugin.endpoint, config: plugin.config };
-  });
+  const [first, ...others] = await Promise.all(
+    task.plan.map(async (step): Promise<ClaimedStep> => {
+      const version = await pluginVersion(db, row.registry_generation, step.plugin, step.version);
+      return { ...step, ...version, config: row.configs[step.plugin] ?? {} };
+    }),
+  );
   if (!first) throw new Error("a task's plan has no steps");
   return {
     outcome: "claimed",
@@ -105,7 +108,7 @@ export async function claimTask(
       deadlineAtMs: Date.now() + task.deadline_ms,
       steps: [first, ...others],
       finished: row.steps,
-      due: row.due,
+      due: task.due,
       profile: row.profile,
       command: task.input.command,
       attachments: task.input.attachments,

@@ -4,6 +4,7 @@ import type { Claim } from "./claim-task.ts";
 import type { ProgressEvent } from "./lease.ts";
 import { mergeSteps, type TaskOutcome } from "./merge-steps.ts";
 import type { PlanEnding } from "./run-plan.ts";
+import { settleRow } from "./settle-batch.ts";
 import { isUnstorable, type StepRecord, stepRow, UNSTORABLE } from "./step-record.ts";
 import { storableJson } from "./storable-json.ts";
 
@@ -25,17 +26,17 @@ export async function settleTask(db: TenantDb, claim: Claim, ending: Over, event
 
 async function write(db: TenantDb, claim: Claim, { kind, steps, fresh }: Over, events: readonly ProgressEvent[]): Promise<TaskOutcome | null> {
   const outcome: TaskOutcome = kind === "cancelled" ? { status: "cancelled", result: null, error: null } : mergeSteps(claim, steps);
-  const [row] = await db.call<{ settled: boolean }>("SELECT settle_task($1, $2, $3, $4, $5, $6, $7, $8) AS settled", [
-    claim.tenantId,
-    claim.taskId,
-    claim.leaseToken,
-    outcome.status,
-    outcome.result === null ? null : storableJson(outcome.result),
-    outcome.error === null ? null : storableJson(outcome.error),
-    storableJson(fresh.map((record) => stepRow(claim, record))),
-    storableJson(events),
-  ]);
-  return row?.settled ? outcome : null;
+  const isSettled = await settleRow(db, {
+    tenant: claim.tenantId,
+    id: claim.taskId,
+    lease: claim.leaseToken,
+    status: outcome.status,
+    result: storableJson(outcome.result),
+    error: storableJson(outcome.error),
+    steps: storableJson(fresh.map((record) => stepRow(claim, record))),
+    events: storableJson(events),
+  });
+  return isSettled ? outcome : null;
 }
 
 /** Gives the task back to the queue. False: the lease is lost. */

@@ -3,7 +3,7 @@ import * as v from "valibot";
 import { publicId } from "../ids.ts";
 import { formatUsd } from "../money.ts";
 import { ArtifactRef, Warning } from "../sdk/src/envelopes.ts";
-import { TaskPlan } from "./task-plan.ts";
+import { PlanStep } from "./task-plan.ts";
 
 export const TASK_STATUSES = ["pending", "queued", "running", "success", "partial", "failed", "cancelled"] as const;
 export const TaskStatus = v.picklist(TASK_STATUSES);
@@ -107,7 +107,8 @@ const EndedStep = v.object({ id: v.string(), status: StepStatus, error: v.nullab
 
 export const FullTaskRow = v.object({
   ...TaskRow.entries,
-  plan: TaskPlan,
+  /** Empty while nobody knows which plugin it is for. */
+  plan: v.array(PlanStep),
   /** Of a plan of several steps, those that have ended; of one step the task says it all. */
   ended_steps: v.nullable(v.array(EndedStep)),
   result: v.nullable(StoredResult),
