@@ -78,6 +78,7 @@ export interface Tables {
     id: string;
     tenant_id: string;
     task_id: string;
+    step: string;
     plugin_name: string;
     name: string;
     media_type: string;

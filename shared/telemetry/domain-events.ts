@@ -5,17 +5,9 @@ import type { Metrics } from "./metrics.ts";
 
 export interface Telemetry {
   taskAdmitted(task: { taskId: string; tenantId: string; plugin: string; method: string; confidence: number | null }): void;
-  taskFinished(task: {
-    taskId: string;
-    tenantId: string;
-    plugin: string;
-    status: string;
-    method: string;
-    durationMs: number;
-    attempt: number;
-    errorCode: string | null;
-    budgetExceeded: boolean;
-  }): void;
+  /** A plugin was called and has answered, failed or been stopped. */
+  stepFinished(step: { taskId: string; tenantId: string; plugin: string; step: string; status: string; durationMs: number; budgetExceeded: boolean }): void;
+  taskFinished(task: { taskId: string; tenantId: string; plugin: string; status: string; method: string; durationMs: number; attempt: number; errorCode: string | null }): void;
   taskLost(task: { taskId: string; tenantId: string; plugin: string; attempt: number }): void;
   taskHandedBack(task: { taskId: string; tenantId: string; plugin: string; attempt: number; reason: string }): void;
   modelCallFinished(call: { taskId: string; tenantId: string; plugin: string; node: string | null; model: string; tokens: number; durationMs: number; state: string }): void;
@@ -36,9 +28,12 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
       if (task.confidence !== null) metrics.routerConfidence.observe({ method: task.method }, task.confidence);
       log("debug", "task admitted", { ...ids(task), routing_method: task.method });
     },
+    stepFinished(step) {
+      metrics.executionDuration.observe({ plugin: step.plugin, status: step.status }, step.durationMs / 1000);
+      if (step.budgetExceeded) metrics.budgetExceeded.inc({ plugin: step.plugin });
+      log("debug", "step finished", { ...ids(step), step: step.step, status: step.status, duration_ms: Math.round(step.durationMs) });
+    },
     taskFinished(task) {
-      metrics.executionDuration.observe({ plugin: task.plugin, status: task.status }, task.durationMs / 1000);
-      if (task.budgetExceeded) metrics.budgetExceeded.inc({ plugin: task.plugin });
       log("info", "task finished", {
         ...ids(task),
         status: task.status,
