@@ -1,8 +1,83 @@
 -- Why: a task may have several steps, each a plugin with a quota of its own. One execution is reserved for every step when the task is
--- admitted, or none at all, so that no task stops half-way for want of quota. And a dry run reads what an admission would find.
+-- admitted, or none at all, so that no task stops half-way for want of quota. What routing has embedded comes with the task, so that nothing
+-- embeds the same words twice: float4, little-endian, as in plugin_capabilities. And a dry run reads what an admission would find.
 
--- What routing embedded, kept until the task ends, so that nothing embeds the same words twice: float4, little-endian, as in plugin_capabilities.
-ALTER TABLE tasks ADD COLUMN IF NOT EXISTS command_embedding bytea, ADD COLUMN IF NOT EXISTS command_embedding_model text;
+-- As in 0005, with the command's vector, and without a usage row for an admission that is refused.
+CREATE OR REPLACE FUNCTION admit_tasks(p_batch jsonb)
+RETURNS TABLE (place int, outcome text, task_id uuid, created_at timestamptz, quota_used int, quota_limit int, overage boolean) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE v_now timestamptz := now(); v_period date := date_trunc('month', now() AT TIME ZONE 'UTC')::date;
+BEGIN
+  PERFORM set_config('role', 'aau_platform', true);
+  IF jsonb_path_exists(p_batch, '$[*].idempotency_key ? (@ != null)') THEN
+    DELETE FROM idempotency_keys i USING jsonb_to_recordset(p_batch) AS b(tenant uuid, environment text, idempotency_key text)
+      WHERE i.tenant_id = b.tenant AND i.environment = b.environment AND i.route = 'task-submit' AND i.key = b.idempotency_key AND i.created_at <= v_now - interval '24 hours';
+  END IF;
+
+  -- The first task of a month finds no usage row. One whose idempotency key is known leaves none behind.
+  IF EXISTS (SELECT FROM jsonb_to_recordset(p_batch) AS b(tenant uuid, plugin text, environment text) WHERE NOT EXISTS (SELECT FROM usage_periods u
+      WHERE u.tenant_id = b.tenant AND u.plugin_name = b.plugin AND u.environment = b.environment AND u.period_start = v_period)) THEN
+    INSERT INTO usage_periods (tenant_id, plugin_name, environment, period_start)
+      SELECT DISTINCT b.tenant, b.plugin, b.environment, v_period
+        FROM jsonb_to_recordset(p_batch) AS b(tenant uuid, plugin text, environment text, idempotency_key text)
+        LEFT JOIN idempotency_keys i ON i.tenant_id = b.tenant AND i.environment = b.environment AND i.route = 'task-submit' AND i.key = b.idempotency_key
+        LEFT JOIN usage_periods u ON u.tenant_id = b.tenant AND u.plugin_name = b.plugin AND u.environment = b.environment AND u.period_start = v_period
+        JOIN plugins p ON p.name = b.plugin
+        JOIN subscriptions s ON s.tenant_id = b.tenant AND s.plugin_id = p.id AND s.ended_at IS NULL
+        WHERE u.tenant_id IS NULL AND i.task_id IS NULL AND (s.quota_limit > 0 OR s.quota_limit IS NULL OR s.overage_enabled)
+        ORDER BY 1, 2, 3
+      ON CONFLICT DO NOTHING;
+  END IF;
+
+  RETURN QUERY WITH asked AS MATERIALIZED (
+    SELECT b.*, i.task_id AS known_task, i.request_sha256 AS known_sha256, i.created_at AS known_at, s.id AS subscription, s.quota_limit, s.overage_enabled
+      FROM jsonb_to_recordset(p_batch) AS b(place int, tenant uuid, id uuid, "user" uuid, key uuid, environment text, conversation text, plugin text, plan jsonb,
+        input jsonb, method text, confidence real, priority text, max_cost bigint, deadline timestamptz, traceparent text, request text, idempotency_key text, request_sha256 text,
+        embedding text, embedding_model text)
+      LEFT JOIN idempotency_keys i ON i.tenant_id = b.tenant AND i.environment = b.environment AND i.route = 'task-submit' AND i.key = b.idempotency_key
+      LEFT JOIN plugins p ON p.name = b.plugin
+      LEFT JOIN subscriptions s ON s.tenant_id = b.tenant AND s.plugin_id = p.id AND s.ended_at IS NULL
+  ), held AS (
+    SELECT g.*, u.used + u.reserved AS total
+      FROM (SELECT DISTINCT a.tenant, a.plugin, a.environment FROM asked a WHERE a.known_task IS NULL AND a.subscription IS NOT NULL) g
+      JOIN usage_periods u ON u.tenant_id = g.tenant AND u.plugin_name = g.plugin AND u.environment = g.environment AND u.period_start = v_period
+      ORDER BY g.tenant, g.plugin, g.environment FOR NO KEY UPDATE OF u
+  ), admitted AS MATERIALIZED (
+    SELECT * FROM (
+        SELECT a.*, (h.total + row_number() OVER (PARTITION BY a.tenant, a.plugin, a.environment ORDER BY a.id))::int AS total
+          FROM asked a JOIN held h ON h.tenant = a.tenant AND h.plugin = a.plugin AND h.environment = a.environment
+          WHERE a.known_task IS NULL AND a.subscription IS NOT NULL
+      ) n WHERE n.quota_limit IS NULL OR n.overage_enabled OR n.total <= n.quota_limit
+  ), reserved AS (
+    UPDATE usage_periods u SET reserved = u.reserved + n.count
+      FROM (SELECT a.tenant, a.plugin, a.environment, count(*)::int AS count FROM admitted a GROUP BY a.tenant, a.plugin, a.environment) n
+      WHERE u.tenant_id = n.tenant AND u.plugin_name = n.plugin AND u.environment = n.environment AND u.period_start = v_period
+  ), inserted AS (
+    INSERT INTO tasks (id, tenant_id, user_id, api_key_id, environment, conversation_id, plugin_name, plan, status, input, routing_method, routing_confidence,
+        priority, max_cost_micro_usd, reserved_period, overage, deadline, next_ring_at, traceparent, request_id, created_at,
+        command_embedding, command_embedding_model)
+      SELECT a.id, a.tenant, a."user", a.key, a.environment, a.conversation, a.plugin, a.plan, 'queued', a.input, a.method, a.confidence,
+          a.priority, a.max_cost, v_period, coalesce(a.total > a.quota_limit, false), a.deadline, least(v_now + interval '10 seconds', a.deadline), a.traceparent, a.request, v_now,
+          decode(a.embedding, 'base64'), a.embedding_model
+        FROM admitted a
+  ), keyed AS (
+    -- Two submits at once with one key: the batch of the second fails here as a whole, is run again, and finds the first.
+    INSERT INTO idempotency_keys (tenant_id, environment, route, key, request_sha256, task_id)
+      SELECT a.tenant, a.environment, 'task-submit', a.idempotency_key, a.request_sha256, a.id FROM admitted a WHERE a.idempotency_key IS NOT NULL
+  )
+  SELECT a.place,
+      CASE WHEN a.known_sha256 = a.request_sha256 THEN 'replayed' WHEN a.known_task IS NOT NULL THEN 'key_reused' WHEN a.subscription IS NULL THEN 'not_subscribed'
+        WHEN d.id IS NULL THEN 'quota_exceeded' ELSE 'admitted' END,
+      coalesce(a.known_task, d.id), coalesce(a.known_at, CASE WHEN d.id IS NOT NULL THEN v_now END), coalesce(d.total, 0), a.quota_limit,
+      coalesce(d.total > d.quota_limit, false)
+    FROM asked a LEFT JOIN admitted d ON d.place = a.place;
+END $$;
+
+-- A function that is replaced forgets its settings; 0005 says why it has them.
+ALTER FUNCTION admit_tasks(jsonb) SET plan_cache_mode = force_generic_plan;
+ALTER FUNCTION admit_tasks(jsonb) SET enable_seqscan = off;
+ALTER FUNCTION admit_tasks(jsonb) SET enable_hashjoin = off;
+ALTER FUNCTION admit_tasks(jsonb) SET enable_mergejoin = off;
 
 -- What a plan asks of one plugin, and what the tenant has of it. In the order in which usage rows are locked everywhere.
 CREATE FUNCTION plan_quota(p_tenant uuid, p_environment text, p_period date, p_plan jsonb)

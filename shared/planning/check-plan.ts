@@ -1,6 +1,7 @@
 /** What the steps of a plan say of each other: names, order, and what they take from earlier ones. */
-import { type ASTNode, Environment } from "@marcbachmann/cel-js";
+import { type ASTNode, parse } from "@marcbachmann/cel-js";
 import { Refusal } from "../errors.ts";
+import { ConditionError, parseCondition } from "../execution/condition.ts";
 import type { RequestedStep } from "./submitted-plan.ts";
 
 /** Throws INVALID_INPUT that names the place, or CIRCULAR_DEPENDENCY with the path. */
@@ -55,20 +56,13 @@ function wrong(path: string, message: string): Refusal {
 }
 
 const FACTS = new Set(["status", "confidence", "data"]);
-const conditions = new Environment({ limits: { maxAstNodes: 100, maxDepth: 20, maxListElements: 50, maxMapEntries: 20, maxCallArguments: 5 } }).registerVariable("steps", "map");
-
 /** The steps that a condition looks at. Throws INVALID_INPUT for one that is none, or that does not say which steps. */
 function readsOf(when: string, path: string): Set<string> {
-  let ast: ASTNode;
   try {
-    const program = conditions.parse(when);
-    const { valid, type, error } = program.check();
-    if (!valid) throw error ?? new Error("it has no type");
-    if (type !== "bool" && type !== "dyn") throw new Error(`a condition is true or false, and this is of type ${type}`);
-    ast = program.ast;
+    parseCondition(when);
   } catch (error) {
-    const reason = error instanceof Error ? (error.message.split("\n")[0] ?? "") : "";
-    throw wrong(path, `is not a condition: ${reason.slice(0, 150)}`);
+    if (!(error instanceof ConditionError)) throw error;
+    throw wrong(path, `is not a condition: ${error.message}`);
   }
   const reads = new Set<string>();
   const visit = (node: unknown): void => {
@@ -82,7 +76,7 @@ function readsOf(when: string, path: string): Set<string> {
     } else if (isSteps(node)) throw wrong(path, "name each step and what you ask of it, as in steps.review.status");
     else visit(node.args);
   };
-  visit(ast);
+  visit(parse(when).ast);
   return reads;
 }
 

@@ -1,6 +1,7 @@
 /** The `plan` that a caller may send with a command: its shape. What the steps say of each other is checked in check-plan.ts. */
 import * as semver from "semver";
 import * as v from "valibot";
+import { MAX_CONDITION_LENGTH } from "../execution/condition.ts";
 import { PluginName } from "../sdk/src/manifest.ts";
 
 export const MAX_SUBMITTED_STEPS = 10;
@@ -45,7 +46,12 @@ const Step = v.strictObject({
   ),
   inputs: v.optional(v.pipe(v.array(StepInput), v.maxLength(20, "must have at most 20 entries"), v.description("Without it the step receives each of its `needs` whole."))),
   when: v.optional(
-    v.pipe(v.string(), v.minLength(1, "must not be empty"), v.maxLength(500), v.description('CEL, such as `steps.review.status == "success"`; false leaves the step out.')),
+    v.pipe(
+      v.string(),
+      v.minLength(1, "must not be empty"),
+      v.maxLength(MAX_CONDITION_LENGTH),
+      v.description('CEL, such as `steps.review.status == "success"`; false leaves the step out.'),
+    ),
   ),
 });
 
