@@ -145,6 +145,13 @@ BEGIN
   RETURN FOUND;
 END $$;
 
+-- There is no model now: `wake` rings again, not before this time.
+CREATE FUNCTION put_off_conversation_summary(p_id uuid, p_delay_ms int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('role', 'aau_platform', true);
+  UPDATE conversations c SET summary_due_at = greatest(c.summary_due_at, now() + p_delay_ms * interval '1 millisecond') WHERE c.id = p_id AND c.summary_due_at IS NOT NULL;
+END $$;
+
 -- Conversations that wait for a summary and were not heard, each rung less and less often.
 CREATE FUNCTION take_due_conversations(p_limit int) RETURNS TABLE (id uuid) LANGUAGE plpgsql AS $$
 #variable_conflict use_column

@@ -19,6 +19,8 @@ export interface Telemetry {
   taskLost(task: { taskId: string; tenantId: string; plugin: string; attempt: number }): void;
   taskHandedBack(task: { taskId: string; tenantId: string; plugin: string; attempt: number; reason: string }): void;
   modelCallFinished(call: { taskId: string; tenantId: string; plugin: string; node: string | null; model: string; tokens: number; durationMs: number; state: string }): void;
+  /** The platform's own model call; its tokens are billed to nobody. */
+  historySummarised(summary: { tenantId: string; model: string; tokens: number; turns: number; outcome: "written" | "outrun"; durationMs: number }): void;
   /** A part that the work can do without did not answer. */
   degraded(part: string, error: unknown): void;
   wakeRang(count: number): void;
@@ -55,6 +57,17 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
         status: call.state,
         tokens_used: call.tokens,
         duration_ms: Math.round(call.durationMs),
+      });
+    },
+    historySummarised(summary) {
+      metrics.summaries.inc({ outcome: summary.outcome });
+      if (summary.tokens > 0) metrics.summaryTokens.inc({ model: summary.model }, summary.tokens);
+      log("info", "history summarised", {
+        tenant_id: summary.tenantId,
+        status: summary.outcome,
+        count: summary.turns,
+        tokens_used: summary.tokens,
+        duration_ms: Math.round(summary.durationMs),
       });
     },
     degraded: (part, error) => log("warn", "working without a part", { reason: part, error }),

@@ -9,6 +9,7 @@ import { findSubscriptions } from "../../shared/registry/subscriptions.ts";
 import { cancelTask, findArtifact, findTask, listTasks, readTaskEvents } from "../../shared/tasks/read-tasks.ts";
 import { filer } from "../batteries/plugins.ts";
 import { expectNothingWritten, rowCounts } from "../batteries/row-counts.ts";
+import { append } from "../conversations/exchange.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { asker } from "../support/plugins.ts";
 
@@ -28,6 +29,7 @@ beforeAll(async () => {
   ownersTask = parseId("task", body.task_id) ?? newId("task");
   await owner.api("POST", "/v1/tasks", { command: "What is mine?", plugin: "asker" }, { prefer: "wait=20" });
   await secrets.put(platform.db, owner.tenantId, "filer", "token", "the owner's secret");
+  await append(platform.db, { tenantId: owner.tenantId, userId: owner.userId });
   await admin.query("INSERT INTO tenant_plugin_config (tenant_id, plugin_id, config) SELECT $1, id, '{}' FROM plugins WHERE name = 'filer'", [owner.tenantId]);
 });
 afterAll(async () => {
