@@ -1,7 +1,7 @@
 /** Runs one step of a task: calls the plugin until it gives a result, its failure is final, or time is up. Retries have their only owner here. */
 import * as v from "valibot";
 import type { Capability, CapabilitySigner } from "../access/capability-token.ts";
-import type { TenantSecrets } from "../access/tenant-secrets.ts";
+import { grantedSecretNames, type TenantSecrets } from "../access/tenant-secrets.ts";
 import type { TenantDb } from "../db/database.ts";
 import { failpoint } from "../failpoint.ts";
 import { asId, publicId } from "../ids.ts";
@@ -36,7 +36,7 @@ export type StepEnding =
 export async function runStep(executor: StepRunner, claim: Claim, step: ClaimedStep, lease: Lease, stopping: AbortSignal): Promise<StepEnding> {
   const { manifest } = step;
   let tries = 0;
-  const secrets = manifest.required_secret_names.length === 0 ? {} : await executor.secrets.reveal(executor.db, claim.tenantId, step.plugin, manifest.required_secret_names);
+  const secrets = await executor.secrets.reveal(executor.db, claim.tenantId, step.plugin, grantedSecretNames(manifest));
   for (;;) {
     tries += 1;
     const timeoutMs = Math.max(1, Math.min(manifest.timeout_seconds * 1000, claim.deadlineAtMs - Date.now()));

@@ -2,6 +2,7 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { listApiKeys, revokeApiKey, rotateApiKey } from "../../shared/access/api-keys.ts";
 import { SCOPES } from "../../shared/access/caller.ts";
+import { openKeyRing } from "../../shared/access/key-ring.ts";
 import { openTenantSecrets } from "../../shared/access/tenant-secrets.ts";
 import { openDatabase } from "../../shared/db/database.ts";
 import { asId, newId, parseId, type TaskId, type TenantId } from "../../shared/ids.ts";
@@ -18,7 +19,7 @@ let admin: pg.Client;
 let owner: TestTenant;
 let stranger: TestTenant;
 let ownersTask: TaskId;
-const secrets = openTenantSecrets("k".repeat(32));
+const secrets = openTenantSecrets(openKeyRing({ id: "k1", key: "k".repeat(32) }));
 
 beforeAll(async () => {
   platform = await startTestPlatform({ plugins: [filer, asker] });
@@ -186,7 +187,7 @@ describe("every query of the domain", () => {
       "SELECT p.proname AS name, p.proargnames[1:p.pronargs] AS args FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'public' AND 'p_tenant' = ANY (p.proargnames) ORDER BY 1",
     );
     // Each either names a row of the tenant's (and finds none here) or makes one for the tenant that it is given.
-    const making = new Set(["admit_task", "put_tenant_secret", "enter_tenant"]);
+    const making = new Set(["admit_task", "put_tenant_secret", "seal_tenant_secret", "enter_tenant"]);
     expect(rows.map(({ name }) => name)).toEqual(expect.arrayContaining([...making]));
     await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
       const { rows: tokens } = await admin.query<{ lease_token: string | null }>("SELECT lease_token FROM tasks WHERE id = $1", [ownersTask]);
