@@ -19,6 +19,8 @@ export interface Telemetry {
   taskLost(task: { taskId: string; tenantId: string; plugin: string; attempt: number }): void;
   taskHandedBack(task: { taskId: string; tenantId: string; plugin: string; attempt: number; reason: string }): void;
   modelCallFinished(call: { taskId: string; tenantId: string; plugin: string; node: string | null; model: string; tokens: number; durationMs: number; state: string }): void;
+  documentEmbedded(document: { documentId: string; tenantId: string; chunks: number; durationMs: number }): void;
+  documentPutOff(document: { documentId: string; tenantId: string; attempt: number; isFinal: boolean; error: unknown }): void;
   /** A part that the work can do without did not answer. */
   degraded(part: string, error: unknown): void;
   wakeRang(count: number): void;
@@ -27,6 +29,7 @@ export interface Telemetry {
 
 export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
   const ids = (task: { taskId: string; tenantId: string; plugin: string }) => ({ task_id: publicId("task", task.taskId), tenant_id: task.tenantId, plugin_name: task.plugin });
+  const documentIds = (document: { documentId: string; tenantId: string }) => ({ document_id: publicId("document", document.documentId), tenant_id: document.tenantId });
   return {
     taskAdmitted(task) {
       metrics.routerMethod.inc({ method: task.method });
@@ -57,6 +60,13 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
         duration_ms: Math.round(call.durationMs),
       });
     },
+    documentEmbedded: (document) => log("info", "document embedded", { ...documentIds(document), count: document.chunks, duration_ms: Math.round(document.durationMs) }),
+    documentPutOff: (document) =>
+      log(document.isFinal ? "error" : "warn", document.isFinal ? "document failed" : "document put off", {
+        ...documentIds(document),
+        attempt: document.attempt,
+        error: document.error,
+      }),
     degraded: (part, error) => log("warn", "working without a part", { reason: part, error }),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
     probeFound: (plugin, status) => log(status === "healthy" ? "debug" : "warn", "plugin probed", { plugin_name: plugin, status }),
