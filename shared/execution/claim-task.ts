@@ -2,8 +2,10 @@
 import * as v from "valibot";
 import type { PlatformDb } from "../db/database.ts";
 import { asId, type TaskId, type TenantId } from "../ids.ts";
-import { Manifest } from "../sdk/src/manifest.ts";
+import { pluginVersion } from "../registry/plugin-versions.ts";
+import type { Manifest } from "../sdk/src/manifest.ts";
 import { type PlanStep, TaskPlan } from "../tasks/task-plan.ts";
+import { claimRow } from "./claim-batch.ts";
 
 /** A step of the plan with the plugin version that it was admitted with. */
 export type ClaimedStep = PlanStep & { manifest: Manifest; endpoint: string; config: Record<string, unknown> };
@@ -43,11 +45,18 @@ const ClaimedTask = v.object({
   traceparent: v.nullable(v.string()),
   request_id: v.string(),
 });
-const ClaimedPlugin = v.object({ name: v.string(), version: v.string(), endpoint: v.string(), manifest: Manifest, config: Record_ });
 const Row = v.variant("outcome", [
   v.object({ outcome: v.literal("gone") }),
   v.object({ outcome: v.literal("ended") }),
-  v.object({ outcome: v.literal("claimed"), task: ClaimedTask, lease_token: v.string(), plugins: v.array(ClaimedPlugin), profile: v.nullable(Record_) }),
+  v.object({
+    outcome: v.literal("claimed"),
+    task: ClaimedTask,
+    lease_token: v.string(),
+    /** The tenant's configuration by plugin. */
+    configs: v.record(v.string(), Record_),
+    profile: v.nullable(Record_),
+    registry_generation: v.string(),
+  }),
 ]);
 
 /** `gone`: over, unknown, or in other hands. `ended`: it was due to end and has ended here. */
@@ -57,15 +66,15 @@ export async function claimTask(
   leaseMs: number,
   maxCrashes: number,
 ): Promise<{ outcome: "gone" } | { outcome: "ended" } | { outcome: "claimed"; claim: Claim }> {
-  const [raw] = await db.call("SELECT * FROM claim_task($1, $2, $3)", [id, leaseMs, maxCrashes]);
-  const row = v.parse(Row, raw);
+  const row = v.parse(Row, await claimRow(db, { id, leaseMs, maxCrashes }));
   if (row.outcome === "gone" || row.outcome === "ended") return { outcome: row.outcome };
   const { task } = row;
-  const [first, ...others] = task.plan.map((step): ClaimedStep => {
-    const plugin = row.plugins.find((p) => p.name === step.plugin && p.version === step.version);
-    if (!plugin) throw new Error("a task's plan names a plugin version that is not in the registry");
-    return { ...step, manifest: plugin.manifest, endpoint: plugin.endpoint, config: plugin.config };
-  });
+  const [first, ...others] = await Promise.all(
+    task.plan.map(async (step): Promise<ClaimedStep> => {
+      const version = await pluginVersion(db, row.registry_generation, step.plugin, step.version);
+      return { ...step, ...version, config: row.configs[step.plugin] ?? {} };
+    }),
+  );
   if (!first) throw new Error("a task's plan has no steps");
   return {
     outcome: "claimed",

@@ -6,6 +6,7 @@ import { ArtifactRef, type OutputEnvelope } from "../sdk/src/envelopes.ts";
 import type { StoredError, StoredResult } from "../tasks/task-view.ts";
 import type { Claim } from "./claim-task.ts";
 import type { ProgressEvent } from "./lease.ts";
+import { settleRow } from "./settle-batch.ts";
 
 export type Settlement = { latencyMs: number } & (
   | { kind: "output"; output: OutputEnvelope }
@@ -44,17 +45,16 @@ async function write(db: TenantDb, claim: Claim, settlement: Exclude<Settlement,
     output: result ?? {},
     latency_ms: settlement.latencyMs,
   };
-  const [row] = await db.call<{ settled: boolean }>("SELECT settle_task($1, $2, $3, $4, $5, $6, $7, $8) AS settled", [
-    claim.tenantId,
-    claim.taskId,
-    claim.leaseToken,
+  return settleRow(db, {
+    tenant: claim.tenantId,
+    id: claim.taskId,
+    lease: claim.leaseToken,
     status,
-    result === null ? null : storableJson(result),
-    error === null ? null : storableJson(error),
-    storableJson([step]),
-    storableJson(events),
-  ]);
-  return row?.settled ?? false;
+    result: storableJson(result),
+    error: storableJson(error),
+    steps: storableJson([step]),
+    events: storableJson(events),
+  });
 }
 
 async function storedResult(db: TenantDb, claim: Claim, output: OutputEnvelope, latencyMs: number): Promise<StoredResult> {
