@@ -109,11 +109,7 @@ export default http({
     const waitSec = waitSecondsOf(request.header("prefer")) ?? (entry.manifest.estimated_latency === "fast" ? FAST_WAIT_SEC : 0);
     const rung = admitted.outcome === "admitted" ? () => ring.task(entry.name, taskId, request.traceparent) : undefined;
     if (waitSec > 0) {
-      const task = await waitForTask(
-        { db, signals },
-        { tenantId: caller.tenantId, taskId, waitMs: waitSec * 1000, signal: AbortSignal.any([request.signal, request.draining]) },
-        rung,
-      );
+      const task = await waitForTask({ db, signals }, { tenantId: caller.tenantId, taskId, waitMs: waitSec * 1000, signals: [request.signal, request.draining] }, rung);
       if (task && isTerminal(task.status)) return ok(taskView(task), headers);
     } else await rung?.();
     FAILPOINT: await failpoint("submit.after_ring");

@@ -21,7 +21,7 @@ const Rows = v.array(v.object({ place: v.number(), settled: v.boolean() }));
 /** Settles one task. False: the lease is lost and nothing was written. */
 export const settleRow = perPool((db: TenantDb) =>
   inBatches<SettleRequest, boolean>({
-    statementsAtOnce: 2,
+    statementsAtOnce: 1,
     most: 32,
     isLarge: ({ result, events }) => result.length + events.length > LARGE_RESULT,
     async run(batch) {
