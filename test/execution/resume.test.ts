@@ -36,9 +36,13 @@ afterEach(() => {
   globalThis.aauFailpoint = undefined;
 });
 
-/** What the clock does to a task whose executor is dead, at once. */
+/** What the clock does to a task whose executor is dead, at once; one that only stands still could renew its lease meanwhile. */
 const loseLease = (id: string, more = sql``) =>
-  platform.db.platform((tx) => sql`UPDATE tasks SET lease_until = now() - interval '1 second', next_ring_at = now() - interval '1 second' ${more} WHERE id = ${id}`.execute(tx));
+  platform.db.platform((tx) =>
+    sql`UPDATE tasks SET lease_token = gen_random_uuid(), lease_until = now() - interval '1 second', next_ring_at = now() - interval '1 second' ${more} WHERE id = ${id}`.execute(
+      tx,
+    ),
+  );
 const ran = () => executions.map(({ plugin }) => plugin);
 const stepsOf = (id: string) =>
   platform.db.call<{ step: string; attempt: number; status: string }>("SELECT step, attempt, status FROM task_steps WHERE task_id = $1 ORDER BY step", [id]);
