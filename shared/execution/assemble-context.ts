@@ -4,7 +4,7 @@
  * its manifest's scopes open.
  */
 import * as v from "valibot";
-import type { TenantSecrets } from "../access/tenant-secrets.ts";
+import { grantedSecretNames, type TenantSecrets } from "../access/tenant-secrets.ts";
 import type { TenantDb } from "../db/database.ts";
 import { asId, publicId } from "../ids.ts";
 import { type InputEnvelope, KnowledgeChunk, Turn, Warning } from "../sdk/src/envelopes.ts";
@@ -63,8 +63,7 @@ export async function loadTaskContext(reader: ContextReader, claim: Claim): Prom
 
 /** The envelope's `context` for one step. Secrets are read for this moment only; without the scope `secrets:{name}` a declared name stays closed. */
 export async function stepContext(reader: ContextReader, claim: Claim, step: ClaimedStep, context: TaskContext): Promise<InputEnvelope["context"]> {
-  const { required_secret_names, required_scopes } = step.manifest;
-  const names = required_secret_names.filter((name) => required_scopes.includes(`secrets:${name}`));
+  const names = grantedSecretNames(step.manifest);
   const isTold = hasScope(step, "context:read");
   return {
     tenant_id: publicId("tenant", claim.tenantId),

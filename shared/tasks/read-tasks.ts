@@ -5,7 +5,7 @@ import { inBatches, perPool } from "../db/in-batches.ts";
 import { asId, type TaskId, type TenantId } from "../ids.ts";
 import { FullTaskRow, TaskRow, type TaskStatus } from "./task-view.ts";
 
-const SUMMARY_COLUMNS = ["id", "plugin_name", "status", "routing_method", "routing_confidence", "created_at", "started_at", "completed_at"] as const;
+const SUMMARY_COLUMNS = ["id", "plugin_name", "status", "routing_method", "routing_confidence", "created_at", "started_at", "completed_at", "input_request"] as const;
 
 const Found = v.looseObject({ id: v.string() });
 

@@ -44,6 +44,13 @@ export type StoredError = v.InferOutput<typeof StoredError>;
 
 const Time = v.pipe(v.string(), v.isoTimestamp());
 
+/** What the caller is asked while the task is `pending`. */
+export const InputRequest = v.object({
+  question: v.string(),
+  candidates: v.array(v.strictObject({ plugin: v.string(), description: v.string(), confidence: v.number(), subscribed: v.boolean() })),
+  answer_by: Time,
+});
+
 /** The 202 of a submit, and an entry of the list. */
 export const TaskSummary = v.strictObject({
   task_id: v.string(),
@@ -53,6 +60,7 @@ export const TaskSummary = v.strictObject({
   created_at: Time,
   started_at: v.nullable(Time),
   completed_at: v.nullable(Time),
+  input_request: v.nullable(InputRequest),
 });
 
 export const StepView = v.strictObject({
@@ -100,6 +108,8 @@ export const TaskRow = v.object({
   created_at: v.date(),
   started_at: v.nullable(v.date()),
   completed_at: v.nullable(v.date()),
+  /** Stays when the question is answered, so that the same answer may come twice. */
+  input_request: v.optional(v.nullable(InputRequest)),
 });
 export type TaskRow = v.InferOutput<typeof TaskRow>;
 
@@ -134,8 +144,15 @@ export function taskSummary(row: TaskRow): v.InferOutput<typeof TaskSummary> {
     created_at: row.created_at.toISOString(),
     started_at: row.started_at?.toISOString() ?? null,
     completed_at: row.completed_at?.toISOString() ?? null,
+    input_request: row.status === "pending" ? (row.input_request ?? null) : null,
   };
 }
+
+/** Follows from the method, so no row needs to hold it. */
+const ROUTED_BY_KEYWORD: Warning = {
+  code: "ROUTED_BY_KEYWORD",
+  message: "The embedding service did not answer, so the plugin was found by keywords. Name it in `plugin` if it is not the one you meant.",
+};
 
 export function taskView(row: FullTaskRow): v.InferOutput<typeof TaskView> {
   const summary = taskSummary(row);
@@ -148,7 +165,7 @@ export function taskView(row: FullTaskRow): v.InferOutput<typeof TaskView> {
     artifacts: (result?.artifacts ?? []).map((artifact) => ({ ...artifact, url: artifactUrl(summary.task_id, artifact) })),
     confidence: result?.confidence ?? null,
     next_steps: result?.next_steps ?? [],
-    warnings: result?.warnings ?? [],
+    warnings: [...(row.routing_method === "keyword" ? [ROUTED_BY_KEYWORD] : []), ...(result?.warnings ?? [])],
     error: row.error,
     execution_meta: isTerminal(row.status)
       ? {
