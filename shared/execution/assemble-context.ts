@@ -5,12 +5,14 @@
  */
 import * as v from "valibot";
 import { grantedSecretNames, type TenantSecrets } from "../access/tenant-secrets.ts";
+import { type HistoryStores, loadHistory } from "../conversations/history.ts";
 import type { TenantDb } from "../db/database.ts";
 import { asId, publicId } from "../ids.ts";
+import type { Embedder } from "../models/embedder.ts";
 import { type InputEnvelope, KnowledgeChunk, Turn, Warning } from "../sdk/src/envelopes.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 import type { Claim, ClaimedStep } from "./claim-task.ts";
-import { type ContextSources, loadHistory, retrieveKnowledge } from "./context-sources.ts";
+import { retrieveKnowledge } from "./context-sources.ts";
 import { LeaseLost } from "./lease.ts";
 import { storableJson } from "./storable-json.ts";
 
@@ -22,8 +24,9 @@ export type TaskContext = v.InferOutput<typeof TaskContext>;
 
 const NOTHING: TaskContext = { history: [], knowledge: [], warnings: [] };
 
-export interface ContextReader extends ContextSources {
+export interface ContextReader extends HistoryStores {
   db: TenantDb;
+  embedder: Embedder;
   secrets: TenantSecrets;
   telemetry: Pick<Telemetry, "degraded" | "stepFinished">;
 }
