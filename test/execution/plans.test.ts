@@ -211,14 +211,13 @@ describe("artifacts of several steps", () => {
 });
 
 describe("what a step is told of the caller", () => {
-  it("is what its plugin's scopes open, and no secret without its scope", async () => {
-    for (const name of ["token", "other"])
-      await platform.db.call("SELECT put_tenant_secret($1, 'closed-mirror', $2, 'hidden', $3, 'k1')", [tenant.tenantId, name, platform.env.SECRETS_KEY]);
+  it("is what its plugin's scopes open", async () => {
+    for (const name of ["token", "other"]) await tenant.api("PUT", `/v1/plugins/closed-mirror/secrets/${name}`, { value: "hidden" });
     const { task } = await run([step("open", "mirror"), step("closed", "closed-mirror")]);
     expect(task.data.steps.open.data.input.context).toMatchObject({ user_profile: { role: expect.any(String) }, secrets: {} });
     expect(task.data.steps.closed.data.context).toMatchObject({ user_profile: {}, conversation_history: [], org_knowledge_chunks: [] });
-    expect(task.result).toContain("## closed (closed-mirror)\n\ntoken");
-    expect(task.result).not.toContain("other");
+    // Both are declared, and the scope of one of them is.
+    expect(task.result.endsWith("## closed (closed-mirror)\n\ntoken")).toBe(true);
   });
 });
 
