@@ -9,7 +9,9 @@ import { startFauxqs } from "fauxqs";
 import { inject } from "vitest";
 import { loadFunctions } from "../../scripts/functions.ts";
 import { type InProcessPlatform, startInProcess } from "../../scripts/local/in-process.ts";
+import { startPglite } from "../../scripts/local/postgres.ts";
 import { type LocalRedis, startRedis } from "../../scripts/local/redis.ts";
+import { migrate } from "../../scripts/migrate.ts";
 import { type KeySeed, type SeededTenant, seedKey, seedTenant } from "../../scripts/seed-tenant.ts";
 import type { PlanTier } from "../../shared/access/caller.ts";
 import { type Database, openDatabase } from "../../shared/db/database.ts";
@@ -22,8 +24,6 @@ import { serve } from "../../shared/sdk/src/serve.ts";
 import { openObjectStore } from "../../shared/storage/object-store.ts";
 import { openLog } from "../../shared/telemetry/log.ts";
 import { openMetrics } from "../../shared/telemetry/metrics.ts";
-import { startPglite } from "../../scripts/local/postgres.ts";
-import { migrate } from "../../scripts/migrate.ts";
 import { freshDatabase } from "./postgres.ts";
 
 export interface TestTenant extends SeededTenant {
