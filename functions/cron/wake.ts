@@ -1,21 +1,27 @@
+import { takeDueConversations } from "../../shared/conversations/summaries.ts";
 import { failpoint } from "../../shared/failpoint.ts";
 import { cron } from "../../shared/host/declare.ts";
 import { takeDueDocuments } from "../../shared/knowledge/due-documents.ts";
+import { endUnansweredTasks } from "../../shared/tasks/questions.ts";
 import { takeDueTasks } from "../../shared/tasks/read-tasks.ts";
 import { traceparentOf } from "../../shared/telemetry/trace.ts";
 
 const BATCH = 500;
 const MAX_BATCHES = 20;
 
-/** Rings again for all that PostgreSQL says is due: tasks and documents that nobody claimed, leases that ran out, and vectors of another model. */
+/**
+ * Rings again for all that PostgreSQL says is due: tasks and documents that nobody claimed, leases that ran out, vectors of another model,
+ * conversations that overflowed. Ends questions that nobody answered.
+ */
 export default cron({
   name: "wake",
-  summary: "Ring again for tasks and documents that are due and were not heard.",
+  summary: "Ring again for work that is due and was not heard; end questions that nobody answered.",
   schedule: "*/15 * * * * *",
   needs: ["platformDb", "ring", "embedder", "telemetry"],
   scale: { min: 0, max: 1, concurrency: 1 },
 
   async run({ platformDb, ring, embedder, telemetry, signal }) {
+    telemetry.questionsEnded(await endUnansweredTasks(platformDb, BATCH));
     // Taking what is due puts its next ring off, so nothing is taken while nobody can be rung.
     if (!(await ring.isReady())) return;
     const tasks = await ringAll(
@@ -28,7 +34,12 @@ export default cron({
       (id) => ring.document(id, traceparentOf(null)),
       signal,
     );
-    telemetry.wakeRang(tasks + documents);
+    const conversations = await ringAll(
+      () => takeDueConversations(platformDb, BATCH),
+      (id) => ring.conversation(id, traceparentOf(null)),
+      signal,
+    );
+    telemetry.wakeRang(tasks + documents + conversations);
   },
 });
 

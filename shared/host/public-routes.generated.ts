@@ -2,6 +2,7 @@
 export const PUBLIC_ROUTES: readonly string[] = [
   "DELETE /v1/api-keys/{id}",
   "DELETE /v1/knowledge/{document_id}",
+  "DELETE /v1/plugins/{name}/secrets/{secret_name}",
   "DELETE /v1/tasks/{task_id}",
   "GET /docs",
   "GET /openapi.json",
@@ -11,7 +12,9 @@ export const PUBLIC_ROUTES: readonly string[] = [
   "GET /v1/knowledge/{document_id}",
   "GET /v1/plugins",
   "GET /v1/plugins/{name}",
+  "GET /v1/plugins/{name}/config",
   "GET /v1/plugins/{name}/health",
+  "GET /v1/plugins/{name}/secrets",
   "GET /v1/tasks",
   "GET /v1/tasks/{task_id}",
   "GET /v1/tasks/{task_id}/artifacts/{name}",
@@ -20,4 +23,7 @@ export const PUBLIC_ROUTES: readonly string[] = [
   "POST /v1/api-keys/{id}/rotate",
   "POST /v1/knowledge",
   "POST /v1/tasks",
+  "POST /v1/tasks/{task_id}/input",
+  "PUT /v1/plugins/{name}/config",
+  "PUT /v1/plugins/{name}/secrets/{secret_name}",
 ];

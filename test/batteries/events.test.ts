@@ -1,6 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { conversationIdOf } from "../../shared/conversations/conversation-id.ts";
 import { newId, publicId } from "../../shared/ids.ts";
+import { appendMany } from "../conversations/exchange.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
 import { byName, EVENTS, randomIdLike } from "./declared.ts";
@@ -17,6 +19,11 @@ afterAll(() => platform?.stop());
 /** Makes something for the event to be about, and gives the event's data; a new event function needs a line here. */
 const SUBJECTS: Record<string, () => Promise<Record<string, unknown>>> = {
   "io.aau.task.queued": async () => ({ task_id: (await own.api("POST", "/v1/tasks", { command: "once", plugin: "echo" })).body.task_id }),
+  "io.aau.conversation.overflowed": async () => {
+    const name = randomUUID();
+    await appendMany(platform.db, { tenantId: own.tenantId, userId: own.userId, name }, 1, 11);
+    return { conversation_id: publicId("conversation", conversationIdOf(own.tenantId, own.userId, name)) };
+  },
   "io.aau.document.added": async () => ({ document_id: (await own.api("POST", "/v1/knowledge", { content: `Passage ${randomUUID()}` })).body.document_id }),
 };
 
