@@ -26,6 +26,7 @@ const names = catalogue.map(({ plugin }) => plugin);
 
 const table: Record<string, RoutingThresholds> = { ...THRESHOLDS };
 for (const embedder of embedders()) table[embedder.model] = await calibrate(embedder);
+for (const [model, { measured }] of Object.entries(table)) if (!measured) console.log(`${model}: estimated, never measured. Run this with its key.\n`);
 await settle(render(table));
 
 function embedders(): Embedder[] {
