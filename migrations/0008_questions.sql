@@ -115,14 +115,23 @@ BEGIN
   RETURN v_count;
 END $$;
 
--- As in 0002, with the question.
-DROP FUNCTION read_task(uuid, uuid);
-CREATE FUNCTION read_task(p_tenant uuid, p_id uuid)
-RETURNS TABLE (id uuid, plugin_name text, status text, routing_method text, routing_confidence real, created_at timestamptz, started_at timestamptz,
-               completed_at timestamptz, result jsonb, error jsonb, tokens_used bigint, cost_micro_usd bigint, attempt int, input_request jsonb) LANGUAGE plpgsql AS $$
+-- As in 0006, with the question.
+DROP FUNCTION read_tasks(uuid[], uuid[]);
+CREATE FUNCTION read_tasks(p_tenants uuid[], p_ids uuid[])
+RETURNS TABLE (tenant_id uuid, id uuid, plugin_name text, status text, routing_method text, routing_confidence real, created_at timestamptz,
+               started_at timestamptz, completed_at timestamptz, result jsonb, error jsonb, tokens_used bigint, cost_micro_usd bigint, attempt int,
+               plan jsonb, ended_steps jsonb, input_request jsonb) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
-  PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
-  RETURN QUERY SELECT t.id, t.plugin_name, t.status, t.routing_method, t.routing_confidence, t.created_at, t.started_at, t.completed_at, t.result, t.error,
-    t.tokens_used, t.cost_micro_usd, t.attempt, t.input_request FROM tasks t WHERE t.tenant_id = p_tenant AND t.id = p_id;
+  PERFORM set_config('role', 'aau_app', true);
+  FOR i IN 1 .. cardinality(p_ids) LOOP
+    PERFORM set_config('app.tenant', p_tenants[i]::text, true);
+    RETURN QUERY SELECT t.tenant_id, t.id, t.plugin_name, t.status, t.routing_method, t.routing_confidence, t.created_at, t.started_at, t.completed_at, t.result,
+      t.error, t.tokens_used, t.cost_micro_usd, t.attempt, t.plan,
+      CASE WHEN jsonb_array_length(t.plan) > 1 THEN (
+        SELECT jsonb_agg(jsonb_build_object('id', s.step, 'status', s.status, 'error', s.error, 'latency_ms', s.latency_ms, 'confidence', s.confidence))
+          FROM task_steps s WHERE s.task_id = t.id AND s.tenant_id = t.tenant_id) END,
+      t.input_request
+      FROM tasks t WHERE t.tenant_id = p_tenants[i] AND t.id = p_ids[i];
+  END LOOP;
 END $$;

@@ -65,9 +65,10 @@ const Answer = v.object({
   content: v.array(v.looseObject({ type: v.string() })),
   usage: v.optional(v.nullable(v.object({ input_tokens: Tokens, output_tokens: Tokens }))),
 });
-type Answer = v.InferOutput<typeof Answer>;
+export type Answer = v.InferOutput<typeof Answer>;
 
-async function ask(upstream: Upstream, body: unknown, signal: AbortSignal): Promise<Answer> {
+/** One forced tool call, bounded in time by its signal and in size here. Throws for anything but a complete answer. */
+export async function ask(upstream: Upstream, body: unknown, signal: AbortSignal): Promise<Answer> {
   const answer = await upstream.messages(Buffer.from(JSON.stringify(body)), { headers: {}, signal });
   const bytes = await readBounded(answer.body, MAX_ANSWER_BYTES);
   if (answer.status !== 200) throw new Error(`the model's provider answered ${answer.status}`);
@@ -87,18 +88,22 @@ function choiceIn({ content }: Answer, candidates: readonly CatalogueEntry[]): s
   return calls.length === 1 && parsed.success ? parsed.output.input.plugin : null;
 }
 
-function requestFor(model: string, command: string, candidates: readonly CatalogueEntry[]) {
-  const plugins = candidates.map(({ name, manifest }) => ({
+/** A plugin as a model gets to know it: quoted, and cut to a length. */
+export function described({ name, manifest }: CatalogueEntry) {
+  return {
     name,
     description: manifest.description.slice(0, MAX_DESCRIPTION_LENGTH),
     capabilities: manifest.capabilities.slice(0, MAX_CAPABILITIES).map((text) => text.slice(0, MAX_CAPABILITY_LENGTH)),
-  }));
+  };
+}
+
+function requestFor(model: string, command: string, candidates: readonly CatalogueEntry[]) {
   return {
     model,
     max_tokens: MAX_TOKENS,
     temperature: 0,
     system: SYSTEM,
-    messages: [{ role: "user", content: `<plugins>\n${quoted(plugins)}\n</plugins>\n<command>\n${quoted(command.slice(0, MAX_COMMAND_LENGTH))}\n</command>` }],
+    messages: [{ role: "user", content: `<plugins>\n${quoted(candidates.map(described))}\n</plugins>\n<command>\n${quoted(command.slice(0, MAX_COMMAND_LENGTH))}\n</command>` }],
     tools: [
       {
         name: TOOL,
@@ -116,7 +121,7 @@ function requestFor(model: string, command: string, candidates: readonly Catalog
 }
 
 /** JSON without `<`, `>` and `&`, so that no text can close the tag around it; characters beyond ASCII that are not printed stand as escapes. */
-function quoted(value: unknown): string {
+export function quoted(value: unknown): string {
   return JSON.stringify(value).replace(/[<>&\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) =>
     [...Array(character.length).keys()].map((i) => `\\u${character.charCodeAt(i).toString(16).padStart(4, "0")}`).join(""),
   );

@@ -45,6 +45,8 @@ export interface RouteRequest {
   cachedRoute: string | null;
   /** The command's own entry of `scoreTexts`, where the planner has asked already. */
   scored?: ScoredText;
+  /** A dry run leaves no trace, in the cache neither. */
+  isDryRun?: boolean;
 }
 
 export async function routeCommand(router: Router, request: RouteRequest): Promise<Route> {
@@ -56,7 +58,8 @@ export async function routeCommand(router: Router, request: RouteRequest): Promi
   return readCache(router, request.cachedRoute, lines) ?? decideRoute(router, request);
 }
 
-function readCache(router: Router, raw: string | null, lines: DecisionLines): Route | null {
+/** The route that the cache holds, if it is still one. */
+export function readCache(router: Router, raw: string | null, lines: DecisionLines): Route | null {
   const cached = parseCachedRoute(raw);
   // A route that other models chose is not the answer of these.
   if (cached?.m !== router.embedder.model || (cached.l !== null && cached.l !== chooserModel(router.upstream))) return null;
@@ -74,7 +77,7 @@ async function decideRoute(router: Router, request: RouteRequest): Promise<Route
   const basis = { candidates, lines, embedding };
   const remember = (plugin: string, confidence: number, chooser: string | null) =>
     // Keywords are a makeshift: as soon as embeddings are back, they decide.
-    embedding ? writeCache(router, request, { p: plugin, c: confidence, m: embedding.model, l: chooser, k: [...candidates] }) : undefined;
+    embedding && !request.isDryRun ? writeCache(router, request, { p: plugin, c: confidence, m: embedding.model, l: chooser, k: [...candidates] }) : undefined;
 
   if (decision.kind === "none") return { kind: "none", ...basis };
   if (decision.kind === "direct") {

@@ -28,7 +28,19 @@ export function catalogueOf(generation = "7", descriptions: Record<string, strin
       model: "claude-sonnet-4-6",
     });
     const health = { status: "healthy" as const, components: {} };
-    return [name, { name, version: "1.2.3", status: "active", manifest, health, endpoint: "http://127.0.0.1:1", vectors: new Map([[EMBEDDING_MODEL, [leaning(axis)]]]) }] as const;
+    return [
+      name,
+      {
+        name,
+        version: "1.2.3",
+        status: "active",
+        manifest,
+        health,
+        endpoint: "http://127.0.0.1:1",
+        vectors: new Map([[EMBEDDING_MODEL, [leaning(axis)]]]),
+        versions: new Map([["1.2.3", manifest]]),
+      },
+    ] as const;
   });
   return { generation, plugins: new Map(entries) };
 }
