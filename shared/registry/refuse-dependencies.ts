@@ -24,7 +24,7 @@ export type DependencyGraph = ReadonlyMap<string, ReadonlyMap<string, Manifest["
 
 /**
  * The plugins of a circle that this version would close, beginning and ending with the same; null when there is none. Each dependency stands for
- * the version that a plan would pick now. Depth first; what is not registered yet depends on nothing.
+ * the version that a plan would pick now, and a plugin may depend on itself in no version. Depth first; what is not registered yet depends on nothing.
  */
 export function findDependencyCircle(graph: DependencyGraph, name: string, version: string): string[] | null {
   const done = new Set<string>();
