@@ -9,6 +9,7 @@ import { newId } from "../ids.ts";
 import type { Embedder } from "../models/embedder.ts";
 import { Manifest } from "../sdk/src/manifest.ts";
 import { type Health, vectorToBytes } from "./catalogue.ts";
+import { compileConfigSchema } from "./config-issues.ts";
 import { checkDependencies, type DependencyGraph, findDependencyCircle } from "./refuse-dependencies.ts";
 
 export interface Registered {
@@ -20,6 +21,7 @@ export interface Registered {
 /** Embeds first and writes after: no transaction waits for a model. A version that is known with another manifest is refused. */
 export async function registerPlugin(db: PlatformDb, embedder: Embedder, manifest: Manifest, endpoint: string, signal?: AbortSignal): Promise<Registered> {
   checkDependencies(manifest);
+  checkConfigSchema(manifest);
   const vectors = await embedder.embed(manifest.capabilities, signal);
   const parsed = semver.parse(manifest.version);
   if (!parsed) throw new Refusal("INVALID_INPUT", { message: "manifest.version is not a semantic version." });
@@ -94,6 +96,16 @@ async function refuseCircle(tx: Tx, { name, version, dependencies }: Manifest): 
   graph.get(name)?.set(version, dependencies);
   const path = findDependencyCircle(graph satisfies DependencyGraph, name, version);
   if (path) throw new Refusal("CIRCULAR_DEPENDENCY", { message: `There is a circle: ${path.join(" → ")}.`, details: { path } });
+}
+
+/** A schema that cannot be compiled would refuse every configuration, long after its publisher has gone. */
+function checkConfigSchema({ config_schema }: Manifest): void {
+  if (!config_schema) return;
+  try {
+    compileConfigSchema(config_schema);
+  } catch (cause) {
+    throw new Refusal("INVALID_INPUT", { message: "manifest.config_schema cannot be compiled: it is no JSON Schema, or has a pattern that RE2 does not know.", cause });
+  }
 }
 
 /** Takes a version out of routing. Tasks that hold it finish. Null: no such version. */
