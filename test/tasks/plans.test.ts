@@ -4,6 +4,7 @@ import type { PlanTier } from "../../shared/access/caller.ts";
 import { failer, filer, walker } from "../batteries/plugins.ts";
 import { expectRefusal } from "../batteries/refusal.ts";
 import { expectNothingWritten } from "../batteries/row-counts.ts";
+import { readCatalogue } from "../corpus/corpus.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
 
@@ -44,9 +45,15 @@ let count = 0;
 async function publish(
   dependencies: Record<string, string>,
   subscribers: TestTenant[] = [],
-  { name = `made-${++count}`, version = "1.0.0", platform = still } = {},
+  { name = `made-${++count}`, version = "1.0.0", platform = still, capabilities = walker.manifest.capabilities } = {},
 ): Promise<string> {
-  const manifest = { ...walker.manifest, name, version, dependencies: Object.entries(dependencies).map(([dependency, range]) => ({ name: dependency, version: range })) };
+  const manifest = {
+    ...walker.manifest,
+    name,
+    version,
+    capabilities,
+    dependencies: Object.entries(dependencies).map(([dependency, range]) => ({ name: dependency, version: range })),
+  };
   const answer = await fetch(`${platform.internalUrl}/internal/registry/register`, {
     method: "POST",
     headers: { authorization: `Bearer ${platform.serviceToken}`, "content-type": "application/json" },
@@ -420,6 +427,57 @@ describe("dry run", () => {
     for (let i = 0; i < 2; i++) expect((await submit(busy, CHAIN)).status).toBe(202);
     expectRefusal(await dryRun(busy, { command: "x", plan: CHAIN }), "RATE_LIMITED");
     expectRefusal(await busy.api("POST", "/v1/tasks", { command: "x", plugin: "filer" }), "RATE_LIMITED");
+  });
+});
+
+describe("a command for two plugins", () => {
+  const COMMAND = "Review this change and create a ticket for each issue";
+  const reviewAndTickets = async (tenant: TestTenant) => {
+    for (const { plugin, capabilities } of await readCatalogue())
+      if (plugin === "code-review" || plugin === "ticket-processor") await publish({}, [tenant], { name: plugin, capabilities: [...capabilities] });
+  };
+
+  it("is a chain of both, shown by a dry run and admitted as it was shown", async () => {
+    const tenant = await still.tenant();
+    await reviewAndTickets(tenant);
+    const shown = await dryRun(tenant, { command: COMMAND });
+    expect([shown.status, shown.body.plan]).toEqual([
+      200,
+      [
+        { id: "code-review", plugin: "code-review", version: "1.0.0", needs: [] },
+        { id: "ticket-processor", plugin: "ticket-processor", version: "1.0.0", needs: ["code-review"] },
+      ],
+    ]);
+    expect(shown.body.routing).toMatchObject({ method: "embedding", confidence: expect.any(Number) });
+    expect(shown.body.routing.candidates.map((one: { plugin: string }) => one.plugin)).toEqual(expect.arrayContaining(["code-review", "ticket-processor"]));
+    const answer = await tenant.api("POST", "/v1/tasks", { command: COMMAND });
+    expect([answer.status, answer.body.plugin, answer.body.routing]).toEqual([202, "code-review", { method: "embedding", confidence: shown.body.routing.confidence }]);
+    expect((await planOf(still, tenant))?.plan).toEqual([
+      { id: "code-review", plugin: "code-review", version: "1.0.0", needs: [], command: "Review this change" },
+      { id: "ticket-processor", plugin: "ticket-processor", version: "1.0.0", needs: ["code-review"], command: "create a ticket for each issue" },
+    ]);
+    expect(await usageOf(still, tenant)).toEqual({ "code-review": [0, 1], "ticket-processor": [0, 1] });
+  });
+
+  it("is refused in the starter tier, and is one execution where one plugin does it all", async () => {
+    const starter = await still.tenant({ tier: "starter" });
+    await reviewAndTickets(starter);
+    await nothingWritten(async () => void expectRefusal(await starter.api("POST", "/v1/tasks", { command: COMMAND }), "CHAINING_NOT_INCLUDED"));
+    expect((await starter.api("POST", "/v1/tasks", { command: "Review this change and summarise it" })).body.plugin).toBe("code-review");
+    expect(await usageOf(still, starter)).toEqual({ "code-review": [0, 1] });
+  });
+
+  it("that may be for one or the other is a question, in a dry run too", async () => {
+    const tenant = await still.tenant();
+    await reviewAndTickets(tenant);
+    await nothingWritten(async () => {
+      const { status, body } = await dryRun(tenant, { command: "Check this diff for bugs in our tickets" });
+      expect([status, body.status]).toEqual([200, "pending"]);
+      expect(body.input_request).toEqual({
+        question: expect.any(String),
+        candidates: expect.arrayContaining([{ plugin: "code-review", description: expect.any(String), confidence: expect.any(Number), subscribed: true }]),
+      });
+    });
   });
 });
 
