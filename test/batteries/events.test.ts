@@ -91,6 +91,9 @@ describe.each(byName(EVENTS))("%s", (_, fn) => {
     const data = JSON.stringify(Object.fromEntries(Object.keys(subject ?? {}).map((name) => [name, publicId("task", newId("task"))])));
     await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
       expect((await deliver(fn.name, attributes(fn.event), data)).status).toBe(204);
+      // The same as one JSON object, which CloudEvents allows as well.
+      const whole = { specversion: "1.0", id: newId("call"), source: "/test", type: fn.event, datacontenttype: "application/json", data: JSON.parse(data) };
+      expect((await deliver(fn.name, { "content-type": "application/cloudevents+json" }, JSON.stringify(whole))).status).toBe(204);
     });
   });
 });
