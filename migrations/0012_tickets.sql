@@ -109,6 +109,8 @@ BEGIN
   PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
   PERFORM 1 FROM tasks k WHERE k.id = p_task AND k.lease_token = p_lease AND k.status = 'running' FOR NO KEY UPDATE;
   IF NOT FOUND THEN RETURN; END IF;
+  -- Whoever opens a ticket waits for those who file: both ask whether the issue has another one.
+  IF p_change->>'status' = 'open' THEN PERFORM 1 FROM ticket_counters c WHERE c.tenant_id = p_tenant FOR UPDATE; END IF;
   SELECT * INTO t FROM tickets k WHERE k.tenant_id = p_tenant AND k.number = p_number FOR UPDATE;
   IF NOT FOUND THEN
     RETURN QUERY SELECT 'unknown', NULL::jsonb;
@@ -120,16 +122,15 @@ BEGIN
     RETURN QUERY SELECT 'reopen_first', ticket_json(t);
     RETURN;
   END IF;
+  IF t.status = 'closed' AND v_next.status = 'open' AND EXISTS (SELECT FROM tickets k WHERE k.tenant_id = p_tenant AND k.fingerprint = t.fingerprint AND k.status <> 'closed') THEN
+    RETURN QUERY SELECT 'taken', ticket_json(t);
+    RETURN;
+  END IF;
   IF v_next IS DISTINCT FROM t THEN
-    BEGIN
-      UPDATE tickets k SET status = v_next.status, assignee = v_next.assignee, team = v_next.team, priority = v_next.priority, component = v_next.component,
-          type = v_next.type, labels = v_next.labels, sla_due_at = v_next.sla_due_at, updated_at = now(),
-          resolved_at = CASE WHEN v_next.status IN ('resolved', 'closed') THEN coalesce(t.resolved_at, now()) END
-        WHERE k.tenant_id = p_tenant AND k.number = p_number RETURNING * INTO v_next;
-    EXCEPTION WHEN unique_violation THEN
-      RETURN QUERY SELECT 'taken', ticket_json(t);
-      RETURN;
-    END;
+    UPDATE tickets k SET status = v_next.status, assignee = v_next.assignee, team = v_next.team, priority = v_next.priority, component = v_next.component,
+        type = v_next.type, labels = v_next.labels, sla_due_at = v_next.sla_due_at, updated_at = now(),
+        resolved_at = CASE WHEN v_next.status IN ('resolved', 'closed') THEN coalesce(t.resolved_at, now()) END
+      WHERE k.tenant_id = p_tenant AND k.number = p_number RETURNING * INTO v_next;
     INSERT INTO ticket_events (tenant_id, number, type, data, task_id) VALUES (p_tenant, p_number, 'changed', v_delta, p_task);
   END IF;
   IF v_note IS NOT NULL AND NOT EXISTS (SELECT FROM ticket_events e WHERE e.tenant_id = p_tenant AND e.number = p_number AND e.task_id = p_task

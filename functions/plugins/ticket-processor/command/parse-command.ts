@@ -72,9 +72,10 @@ function findUpdate(command: string): TicketUpdate | null {
 
 const ASKS = /^\s*(?:what|who|will|did|do|does|which|how|is|are|has|have|did|when|where|any|show|status|tell|give me)\b|\?\s*$|\bnews\b/i;
 /** Changes of tickets that the command does not name, which nobody should guess. */
-const CHANGES = /^\s*(?:please\s+)?(?:close|re-?open|resolve|reject|mark|delete|merge|link|tag|label|move|set|update|cancel|escalate|bump|give|hand|re-?assign|redistribute)\b/i;
+const CHANGES =
+  /^\s*(?:please\s+)?(?:close|re-?open|resolve|reject|mark|delete|merge|link|tag|label|move|set|update|cancel|escalate|bump|give(?! me\b)|hand|re-?assign|redistribute)\b/i;
 const MAKES = new RegExp(
-  `\\b(?:create|creat|file|open|log|raise|add(?! the\\b)|make|report(?= (?:an?|the|this|these)\\b)|submit|register|write|record|turn|split)\\b[^?]*?\\b(?:${THING}|jira|epic)(?![\\p{L}\\p{N}])`,
+  `\\b(?:create|creat|file|open(?= (?:an?|one|new|some|\\d+|${THING} (?:for|from|about|on))\\b)|log|raise|add(?! the\\b)|make|report(?= (?:an?|the|this|these)\\b)|submit|register|write|record|turn|split)\\b[^?]*?\\b(?:${THING}|jira|epic)(?![\\p{L}\\p{N}])`,
   "iu",
 );
 const LISTS =

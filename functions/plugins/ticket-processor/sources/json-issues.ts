@@ -30,7 +30,10 @@ function numberAt(fields: Fields, names: readonly string[]): number | null {
 const COMMENT_HEAD = /^\*\*\w+\*\*\s*\(([^)\n]*)\):\s*/;
 /** Weaknesses of speed and upkeep; the others in the list are of security. */
 const SLOW = new Set(["CWE-1050", "CWE-1333", "CWE-407", "CWE-834"]);
-const sentence = (text: string) => /^.{1,140}?[.!?](?=\s|$)/s.exec(text)?.[0].replace(/\.$/, "") ?? text.split("\n", 1)[0] ?? "";
+function sentence(text: string): string {
+  const paragraph = text.split(/\n{2,}/, 1)[0] ?? "";
+  return /^.{1,140}?[.!?](?=\s|$)/s.exec(paragraph)?.[0].replace(/\.$/, "") ?? paragraph.split("\n", 1)[0] ?? "";
+}
 
 function issueOf(value: unknown, foundBy: string | null): RawIssue | null {
   if (typeof value === "string") return issueFrom({ title: sentence(value), description: value, foundBy });
