@@ -9,7 +9,18 @@ declare const brand: unique symbol;
 /** A UUID in its canonical lower-case form, marked with what it names. */
 export type Id<Kind extends string> = string & { readonly [brand]: Kind };
 
-const PREFIX = { task: "task", tenant: "ten", user: "usr", key: "key", artifact: "art", plugin: "plg", version: "ver", call: "call", request: "req" } as const;
+const PREFIX = {
+  task: "task",
+  tenant: "ten",
+  user: "usr",
+  key: "key",
+  artifact: "art",
+  plugin: "plg",
+  version: "ver",
+  call: "call",
+  conversation: "conv",
+  request: "req",
+} as const;
 export type IdKind = keyof typeof PREFIX;
 export type TaskId = Id<"task">;
 export type TenantId = Id<"tenant">;

@@ -1,20 +1,23 @@
+import { takeDueConversations } from "../../shared/conversations/summaries.ts";
 import { failpoint } from "../../shared/failpoint.ts";
 import { cron } from "../../shared/host/declare.ts";
+import { endUnansweredTasks } from "../../shared/tasks/questions.ts";
 import { takeDueTasks } from "../../shared/tasks/read-tasks.ts";
 import { traceparentOf } from "../../shared/telemetry/trace.ts";
 
 const BATCH = 500;
 const MAX_BATCHES = 20;
 
-/** Rings again for all that PostgreSQL says is due: tasks that nobody claimed, and leases that ran out. */
+/** Rings again for all that PostgreSQL says is due: tasks that nobody claimed, leases that ran out, conversations that overflowed. Ends questions that nobody answered. */
 export default cron({
   name: "wake",
-  summary: "Ring again for tasks that are due and were not heard.",
+  summary: "Ring again for work that is due and was not heard; end questions that nobody answered.",
   schedule: "*/15 * * * * *",
   needs: ["platformDb", "ring", "telemetry"],
   scale: { min: 0, max: 1, concurrency: 1 },
 
   async run({ platformDb, ring, telemetry, signal }) {
+    telemetry.questionsEnded(await endUnansweredTasks(platformDb, BATCH));
     // Taking a task puts its next ring off, so nothing is taken while nobody can be rung.
     if (!(await ring.isReady())) return;
     let count = 0;
@@ -28,6 +31,8 @@ export default cron({
       // Redis went away: PostgreSQL remembers, and a later run rings.
       if (due.length < BATCH || rung.includes(false)) break;
     }
-    telemetry.wakeRang(count);
+    const conversations = signal.aborted ? [] : await takeDueConversations(platformDb, BATCH);
+    const rung = await Promise.all(conversations.map((id) => ring.conversation(id, traceparentOf(null))));
+    telemetry.wakeRang(count + rung.filter(Boolean).length);
   },
 });

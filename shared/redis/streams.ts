@@ -5,6 +5,7 @@ import { tryRedis } from "./availability.ts";
 
 export const CONSUMER_GROUP = "bridge";
 export const DEAD_STREAM = "stream:dead";
+export const SUMMARY_STREAM = "stream:summarization";
 export const taskStream = (plugin: string): string => `stream:tasks:${plugin}`;
 export const CANCEL_CHANNEL = "cancel";
 export const cancelFlag = (taskId: string): string => `cancel:${taskId}`;
@@ -17,6 +18,8 @@ export interface Ring {
    * again. False: Redis is away; the row says what is due and `wake` rings later.
    */
   task(plugin: string, taskId: string, traceparent: string): Promise<boolean>;
+  /** Wakes the function that summarises this conversation. False: Redis is away; `wake` rings later. */
+  conversation(conversationId: string, traceparent: string): Promise<boolean>;
   /** Whether a ring would be heard now. */
   isReady(): Promise<boolean>;
 }
@@ -25,6 +28,10 @@ export function openRing(redis: Redis): Ring {
   return {
     async task(plugin, taskId, traceparent) {
       const id = await tryRedis(redis, (r) => r.xadd(taskStream(plugin), "*", "task_id", publicId("task", taskId), "traceparent", traceparent));
+      return id !== null;
+    },
+    async conversation(conversationId, traceparent) {
+      const id = await tryRedis(redis, (r) => r.xadd(SUMMARY_STREAM, "*", "conversation_id", publicId("conversation", conversationId), "traceparent", traceparent));
       return id !== null;
     },
     isReady: async () => (await tryRedis(redis, (r) => r.ping())) !== null,

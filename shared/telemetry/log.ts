@@ -10,6 +10,7 @@ export interface LogFields {
   tenant_id?: string;
   plugin_name?: string;
   node?: string;
+  step?: string;
   routing_method?: string;
   duration_ms?: number;
   tokens_used?: number;

@@ -1,4 +1,4 @@
-/** The tenant's `plugin_config`. One schema: the SDK reads with it, and the manifest shows it as JSON Schema. */
+/** The tenant's `plugin_config`. */
 import * as v from "valibot";
 import { PRIORITIES } from "./ticket.ts";
 
@@ -62,7 +62,7 @@ function isTimeZone(zone: string): boolean {
   }
 }
 
-export const Settings = v.object({
+export const Settings = v.strictObject({
   tracker: v.optional(v.picklist(["built-in", "github", "jira"]), "built-in"),
   github: v.optional(Github),
   jira: v.optional(Jira),

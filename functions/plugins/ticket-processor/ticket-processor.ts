@@ -1,7 +1,6 @@
 /** Ticket Processor: makes tickets of issues, once each, gives them to whom the rules name, and keeps their status and their time. */
 import { definePlugin, node } from "@aau/sdk";
 import { END, START, StateGraph } from "@langchain/langgraph";
-import { toJsonSchema } from "@valibot/to-json-schema";
 import { assign } from "./nodes/assign.ts";
 import { fileTickets } from "./nodes/file-tickets.ts";
 import { findDuplicates } from "./nodes/find-duplicates.ts";
@@ -31,7 +30,6 @@ export default definePlugin({
     type: "object",
     properties: {
       attachments: { type: "array", description: "Issues as plain text, Markdown or JSON: one ticket is made of each. What an earlier step of the task gave back counts too." },
-      plugin_config: toJsonSchema(Settings, { typeMode: "input", errorMode: "ignore" }),
     },
   },
   estimatedLatency: "medium",

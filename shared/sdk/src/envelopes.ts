@@ -26,7 +26,8 @@ export const Attachment = v.object({
 });
 export type Attachment = v.InferOutput<typeof Attachment>;
 
-export const Turn = v.object({ role: v.picklist(["user", "assistant"]), content: v.string() });
+/** What was said before in the conversation; `summary` marks the turn that tells what was said before the others. */
+export const Turn = v.object({ role: v.picklist(["user", "assistant"]), content: v.string(), summary: v.optional(v.literal(true)) });
 export type Turn = v.InferOutput<typeof Turn>;
 export const KnowledgeChunk = v.object({ content: v.string(), source_url: v.nullable(v.string()), similarity: v.number() });
 export type KnowledgeChunk = v.InferOutput<typeof KnowledgeChunk>;

@@ -1,5 +1,6 @@
 import { CallerMistake, type NodeContext } from "@aau/sdk";
 import { fingerprintOf } from "../fingerprint.ts";
+import { commandAndData } from "../sources/command-and-data.ts";
 import { issueFrom, type RawIssue } from "../sources/issue-from.ts";
 import { readAttachments } from "../sources/read-attachments.ts";
 import { issuesInText } from "../sources/text-lists.ts";
@@ -34,10 +35,10 @@ function withFingerprints(raw: readonly RawIssue[]): Issue[] {
 /** Gathers the issues: from what the command says, else from what earlier steps and attachments hold. */
 export function readIssues({ intent }: TicketState, ctx: NodeContext): TicketPatch {
   if (intent.action !== "create") return { issues: [], leftOut: 0 };
-  const { task_description: command, attachments } = ctx.input;
+  const { command, handed } = commandAndData(ctx.input.task_description);
   const [, ...below] = command.split("\n");
   const own = intent.title === null ? null : issueFrom({ title: intent.title, description: below.join("\n"), severity: intent.priority, assignee: intent.assignee });
-  const read = own ? null : readAttachments(attachments, intent.isPlural);
+  const read = own ? null : readAttachments([...ctx.input.attachments, ...handed], intent.isPlural);
   const listed = own || read?.sources || below.join("").trim() === "" ? [] : issuesInText(below.join("\n"), { isPlural: true });
   const raw = own ? [own] : [...(read?.issues ?? []), ...listed];
   for (const note of read?.notes.slice(0, 10) ?? []) ctx.warn({ code: "INPUT_NOT_READ", message: note });

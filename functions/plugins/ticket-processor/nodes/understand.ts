@@ -2,6 +2,7 @@ import { CallerMistake, type NodeContext } from "@aau/sdk";
 import * as v from "valibot";
 import { askModel } from "../ask-model.ts";
 import { findReferences, type Intent, parseCommand } from "../command/parse-command.ts";
+import { commandAndData } from "../sources/command-and-data.ts";
 import type { TicketPatch } from "../state.ts";
 import { PRIORITIES, STATUSES } from "../ticket.ts";
 
@@ -47,8 +48,8 @@ async function askForIntent(ctx: NodeContext, command: string): Promise<Intent |
 
 /** Finds out what the command asks for. */
 export async function understand(_state: unknown, ctx: NodeContext): Promise<TicketPatch> {
-  const { task_description: command, attachments } = ctx.input;
-  const intent = parseCommand(command, attachments.length > 0) ?? (ctx.hasModel ? await askForIntent(ctx, command) : null);
+  const { command, handed } = commandAndData(ctx.input.task_description);
+  const intent = parseCommand(command, ctx.input.attachments.length + handed.length > 0) ?? (ctx.hasModel ? await askForIntent(ctx, command) : null);
   if (!intent) throw new CallerMistake(`This command names nothing that can be done here. ${WHAT_TO_SAY}`);
   return { intent };
 }
