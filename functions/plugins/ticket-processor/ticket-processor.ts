@@ -17,13 +17,16 @@ export default definePlugin({
   name: "ticket-processor",
   version: "1.0.0",
   description: "Makes tickets of issues, triages and assigns them by your rules, and tracks their status and SLA, in a built-in tracker, GitHub Issues or Jira.",
-  // The sentences that the router was calibrated with.
+  // The first five are those that the router was calibrated with; the others stand near to how people say it.
   capabilities: [
     "Triage new tickets, issues and incidents in the queue and set their priority, severity, labels and category.",
     "Assign a ticket to the right team, person or engineer on call, and balance or reassign the workload.",
     "Track the status and progress of tickets and tell what is open, blocked, waiting, overdue or closed.",
     "Monitor service level agreements (SLA), response times and deadlines, and warn before a ticket breaches them.",
     "Create, update, merge and close tickets in the backlog or issue tracker such as Jira or Zendesk, and find duplicates.",
+    "List and show open tickets, unassigned tickets and overdue tickets.",
+    "Close, reopen, resolve or assign a ticket by its number, and tell its status.",
+    "Create a ticket, file a bug or open an incident.",
   ],
   category: "operations",
   inputSchema: {

@@ -52,7 +52,9 @@ export function reviewFile(findings: readonly Finding[], name = "review.json"): 
     suggestion,
   }));
   const data = { summary: { critical: 0, high: 0, medium: 0, low: 0 }, comments, files_reviewed: 1, lines_changed: findings.length };
-  const content = JSON.stringify({ status: "partial", result: "## Code review", data, artifacts: [], confidence: 0.6, next_steps: [] });
+  const artifacts = [{ artifact_id: "art_1", name: "review.md", media_type: "text/markdown", size_bytes: 1, sha256: "" }];
+  // In the order in which the platform writes it.
+  const content = JSON.stringify({ artifacts, confidence: 0.6, data, next_steps: ["Set ANTHROPIC_API_KEY."], result: "## Code review\n\n1. One", status: "partial" });
   return [{ name, media_type: "application/json", content, origin: { step: name.replace(/\.json$/, ""), plugin: "code-review" } }];
 }
 

@@ -1,5 +1,4 @@
 /** Issues in JSON: a list of objects, wherever it stands, or what an earlier step of the task gave back. */
-import * as v from "valibot";
 import { issueFrom, type RawIssue } from "./issue-from.ts";
 import { issuesInText } from "./text-lists.ts";
 
@@ -7,8 +6,8 @@ const LISTS = ["comments", "findings", "issues", "tickets", "bugs", "problems", 
 const TITLES = ["title", "summary", "message", "name", "subject", "headline"] as const;
 const TEXTS = ["description", "body", "details", "text", "message"] as const;
 
-const Fields = v.record(v.string(), v.unknown());
-type Fields = v.InferOutput<typeof Fields>;
+type Fields = Record<string, unknown>;
+const isFields = (value: unknown): value is Fields => typeof value === "object" && value !== null && !Array.isArray(value);
 
 function textAt(fields: Fields, names: readonly string[]): string | null {
   for (const name of names) {
@@ -37,45 +36,43 @@ function sentence(text: string): string {
 
 function issueOf(value: unknown, foundBy: string | null): RawIssue | null {
   if (typeof value === "string") return issueFrom({ title: sentence(value), description: value, foundBy });
-  const parsed = v.safeParse(Fields, value);
-  if (!parsed.success) return null;
-  const fields = parsed.output;
-  const text = textAt(fields, TEXTS) ?? "";
+  if (!isFields(value)) return null;
+  const text = textAt(value, TEXTS) ?? "";
   const body = text.replace(COMMENT_HEAD, "");
-  const weakness = textAt(fields, ["cwe"]) ?? /CWE-\d{1,5}/.exec(COMMENT_HEAD.exec(text)?.[1] ?? "")?.[0] ?? null;
-  const title = textAt(fields, TITLES) ?? sentence(body);
-  const path = textAt(fields, ["path", "file", "filename"]);
-  const suggestion = textAt(fields, ["suggestion", "fix", "recommendation"]);
+  const weakness = textAt(value, ["cwe"]) ?? /CWE-\d{1,5}/.exec(COMMENT_HEAD.exec(text)?.[1] ?? "")?.[0] ?? null;
+  const title = textAt(value, TITLES) ?? sentence(body);
+  const path = textAt(value, ["path", "file", "filename"]);
+  const suggestion = textAt(value, ["suggestion", "fix", "recommendation"]);
   const description = [body, suggestion && !body.includes(suggestion) ? `Suggestion: ${suggestion}` : ""].filter((part) => part !== "").join("\n\n");
-  const rule = textAt(fields, ["rule", "rule_id", "ruleId", "check", "code"]);
-  const labels = Array.isArray(fields.labels) ? fields.labels.filter((label) => typeof label === "string") : [];
+  const rule = textAt(value, ["rule", "rule_id", "ruleId", "check", "code"]);
+  const labels = Array.isArray(value.labels) ? value.labels.filter((label) => typeof label === "string") : [];
   return issueFrom({
     title,
     description,
-    severity: textAt(fields, ["severity", "priority", "level"]),
-    type: textAt(fields, ["type", "kind"]) ?? (weakness && (SLOW.has(weakness) ? "performance" : "security")),
-    component: textAt(fields, ["component", "module", "area"]),
-    assignee: foundBy === null ? textAt(fields, ["assignee", "owner"]) : null,
+    severity: textAt(value, ["severity", "priority", "level"]),
+    type: textAt(value, ["type", "kind"]) ?? (weakness && (SLOW.has(weakness) ? "performance" : "security")),
+    component: textAt(value, ["component", "module", "area"]),
+    assignee: foundBy === null ? textAt(value, ["assignee", "owner"]) : null,
     labels: foundBy === null ? labels : [rule, weakness].filter((label) => label !== null),
     path,
-    line: numberAt(fields, ["line", "line_number", "start_line"]),
+    line: numberAt(value, ["line", "line_number", "start_line"]),
     rule,
     foundBy,
   });
 }
 
-const isIssueLike = (value: unknown): boolean => typeof value === "string" || (v.is(Fields, value) && textAt(value, [...TITLES, ...TEXTS]) !== null);
+const isIssueLike = (value: unknown): boolean => typeof value === "string" || (isFields(value) && textAt(value, [...TITLES, ...TEXTS]) !== null);
 
 /** The first list of issues in a value, at most three levels deep; an empty list of a known name counts: then there are none. */
 function listIn(value: unknown, depth = 0): unknown[] | null {
   if (Array.isArray(value)) return value.length === 0 || value.some(isIssueLike) ? value : null;
-  if (depth > 3 || !v.is(Fields, value)) return null;
+  if (depth > 3 || !isFields(value)) return null;
   for (const name of LISTS) {
     const list = value[name];
     if (Array.isArray(list)) return listIn(list, depth + 1);
   }
   for (const inner of Object.values(value)) {
-    const list = v.is(Fields, inner) ? listIn(inner, depth + 1) : null;
+    const list = isFields(inner) ? listIn(inner, depth + 1) : null;
     if (list) return list;
   }
   return null;
@@ -85,7 +82,7 @@ function listIn(value: unknown, depth = 0): unknown[] | null {
 export function issuesInJson(value: unknown, foundBy: string | null): RawIssue[] | null {
   const list = listIn(value);
   if (list) return list.flatMap((item) => issueOf(item, foundBy) ?? []);
-  if (v.is(Fields, value)) {
+  if (isFields(value)) {
     // A step that gives text alone.
     if (typeof value.result === "string" && "status" in value) return issuesInText(value.result, { isPlural: false, foundBy });
     const one = isIssueLike(value) ? issueOf(value, foundBy) : null;
