@@ -67,9 +67,9 @@ const SAMPLE = 20;
 const RECOVERY_SEC = 60;
 
 /** 95th percentile in ms of some tasks, a few at a time. */
-export async function measurePace(client: Client, platform: FaultPlatform, label: string): Promise<number> {
+export async function measurePace(client: Client, platform: FaultPlatform, label: string, { tasks, inFlight } = { tasks: SAMPLE, inFlight: 4 }): Promise<number> {
   const times: number[] = [];
-  const jobs = Array.from({ length: SAMPLE }, (_, i) => i);
+  const jobs = Array.from({ length: tasks }, (_, i) => i);
   const work = async () => {
     for (let i = jobs.shift(); i !== undefined; i = jobs.shift()) {
       const startedAt = performance.now();
@@ -77,7 +77,7 @@ export async function measurePace(client: Client, platform: FaultPlatform, label
       times.push(performance.now() - startedAt);
     }
   };
-  await Promise.all(Array.from({ length: 4 }, work));
+  await Promise.all(Array.from({ length: inFlight }, work));
   times.sort((a, b) => a - b);
   return times[Math.floor(times.length * 0.95)] ?? Number.POSITIVE_INFINITY;
 }
