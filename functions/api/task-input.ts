@@ -82,9 +82,11 @@ export default http({
     // The trace that began with the submit goes on.
     const begin = isNew ? () => ring.task(entry.name, taskId, answered.traceparent ?? request.traceparent) : undefined;
     const waitMs = (waitSecondsOf(request.header("prefer")) ?? 0) * 1000;
-    const signal = AbortSignal.any([request.signal, request.draining]);
     if (waitMs === 0) await begin?.();
-    const task = waitMs > 0 ? await waitForTask({ db, signals }, { tenantId: caller.tenantId, taskId, waitMs, signal }, begin) : await findTask(db, caller.tenantId, taskId);
+    const task =
+      waitMs > 0
+        ? await waitForTask({ db, signals }, { tenantId: caller.tenantId, taskId, waitMs, signals: [request.signal, request.draining] }, begin)
+        : await findTask(db, caller.tenantId, taskId);
     if (!task) throw new Refusal("NOT_FOUND", { message: "There is no such task." });
     const headers = { location: `/v1/tasks/${publicId("task", taskId)}` };
     return isTerminal(task.status) ? ok(taskView(task), headers) : accepted(taskSummary(task), headers);
