@@ -13,12 +13,13 @@ export default http({
   scope: "tasks:read",
   needs: ["db", "storage"],
   params: v.object({ task_id: idParam("task"), name: ArtifactName }),
+  query: v.strictObject({ step: v.optional(v.pipe(v.string(), v.maxLength(64), v.description("The step that stored it, where several stored one under this name."))) }),
   replies: { 302: null },
   documented: { replyHeaders: { Location: "A link to the file that works for five minutes." } },
   scale: { min: 0, max: 5, concurrency: 80 },
 
-  async handle({ params, caller, db, storage }) {
-    const artifact = await findArtifact(db, caller.tenantId, params.task_id, params.name);
+  async handle({ params, query, caller, db, storage }) {
+    const artifact = await findArtifact(db, caller.tenantId, params.task_id, params.name, query.step);
     if (!artifact) throw new Refusal("NOT_FOUND", { message: "There is no such artifact." });
     return { status: 302, headers: { location: await storage.link(artifact.storage_key, artifact.name, artifact.media_type) } };
   },

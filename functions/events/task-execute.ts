@@ -3,14 +3,14 @@ import { runTask } from "../../shared/execution/run-task.ts";
 import { event } from "../../shared/host/declare.ts";
 import { idParam } from "../../shared/ids.ts";
 
-/** Claims a queued task, runs its plugin under a lease, and settles it. Any number of wake-ups for one task run it once. */
+/** Claims a queued task, runs its plan under a lease, and settles it. Any number of wake-ups for one task run it once. */
 export default event({
   name: "task-execute",
-  summary: "Claim a task, run its plugin, settle it.",
+  summary: "Claim a task, run its plan, settle it.",
   event: "io.aau.task.queued",
   stream: "stream:tasks:{plugin}",
   data: v.object({ task_id: idParam("task") }),
-  needs: ["db", "platformDb", "signals", "plugins", "capabilities", "secrets", "upstream", "settings", "telemetry"],
+  needs: ["db", "platformDb", "redis", "ring", "signals", "plugins", "capabilities", "secrets", "upstream", "embedder", "settings", "telemetry"],
   scale: { min: 1, max: 50, concurrency: 100 },
   timeoutSec: 600,
   memoryMib: 512,

@@ -3,9 +3,13 @@ import * as v from "valibot";
 import type { PlatformDb } from "../db/database.ts";
 import { asId, type TaskId, type TenantId } from "../ids.ts";
 import { pluginVersion } from "../registry/plugin-versions.ts";
+import { Attachment } from "../sdk/src/envelopes.ts";
 import type { Manifest } from "../sdk/src/manifest.ts";
 import { type PlanStep, TaskPlan } from "../tasks/task-plan.ts";
+import { StoredError } from "../tasks/task-view.ts";
+import { TaskContext } from "./assemble-context.ts";
 import { claimRow } from "./claim-batch.ts";
+import { RecordedStep, type StepRecord } from "./step-record.ts";
 
 /** A step of the plan with the plugin version that it was admitted with. */
 export type ClaimedStep = PlanStep & { manifest: Manifest; endpoint: string; config: Record<string, unknown> };
@@ -20,8 +24,18 @@ export interface Claim {
   /** On this process's clock, derived from what is left on the database's. */
   deadlineAtMs: number;
   steps: [ClaimedStep, ...ClaimedStep[]];
+  /** Steps that an earlier attempt finished; they are not run again. */
+  finished: StepRecord[];
+  /** Why the task must end now, with what is finished. */
+  due: StoredError | null;
   profile: Record<string, unknown> | null;
-  input: unknown;
+  command: string;
+  attachments: Attachment[];
+  conversationId: string | null;
+  /** What an earlier attempt told the plugins. */
+  context: TaskContext | null;
+  /** The command as routing embedded it. */
+  commandVector: { values: Float32Array; model: string } | null;
   priority: "low" | "normal" | "high";
   routingMethod: string;
   requestId: string;
@@ -35,7 +49,12 @@ const ClaimedTask = v.object({
   tenant_id: v.string(),
   user_id: v.nullable(v.string()),
   plan: TaskPlan,
-  input: v.unknown(),
+  input: v.object({ command: v.string(), attachments: v.array(Attachment) }),
+  conversation_id: v.nullable(v.string()),
+  context: v.nullable(TaskContext),
+  command_embedding: v.nullable(v.string()),
+  command_embedding_model: v.nullable(v.string()),
+  due: v.nullable(StoredError),
   routing_method: v.string(),
   priority: v.picklist(["low", "normal", "high"]),
   attempt: v.number(),
@@ -52,6 +71,7 @@ const Row = v.variant("outcome", [
     outcome: v.literal("claimed"),
     task: ClaimedTask,
     lease_token: v.string(),
+    steps: v.array(RecordedStep),
     /** The tenant's configuration by plugin. */
     configs: v.record(v.string(), Record_),
     profile: v.nullable(Record_),
@@ -87,8 +107,14 @@ export async function claimTask(
       handBacks: task.hand_backs,
       deadlineAtMs: Date.now() + task.deadline_ms,
       steps: [first, ...others],
+      finished: row.steps,
+      due: task.due,
       profile: row.profile,
-      input: task.input,
+      command: task.input.command,
+      attachments: task.input.attachments,
+      conversationId: task.conversation_id,
+      context: task.context,
+      commandVector: vectorOf(task.command_embedding, task.command_embedding_model),
       priority: task.priority,
       routingMethod: task.routing_method,
       requestId: task.request_id,
@@ -96,4 +122,11 @@ export async function claimTask(
       createdAt: new Date(task.created_at).toISOString(),
     },
   };
+}
+
+/** float4 in little-endian, as base64. */
+function vectorOf(base64: string | null, model: string | null): Claim["commandVector"] {
+  if (base64 === null || model === null) return null;
+  const bytes = Buffer.from(base64, "base64");
+  return { values: Float32Array.from({ length: bytes.byteLength / 4 }, (_, at) => bytes.readFloatLE(at * 4)), model };
 }

@@ -1,24 +1,19 @@
 /** Runs one step of a task: calls the plugin until it gives a result, its failure is final, or time is up. Retries have their only owner here. */
-import * as v from "valibot";
 import type { Capability, CapabilitySigner } from "../access/capability-token.ts";
-import type { TenantSecrets } from "../access/tenant-secrets.ts";
-import type { TenantDb } from "../db/database.ts";
 import { failpoint } from "../failpoint.ts";
-import { asId, publicId } from "../ids.ts";
+import { publicId } from "../ids.ts";
 import type { Upstream } from "../models/upstream.ts";
-import { Attachment, ENVELOPE_VERSION, type ExecutionEvent, type InputEnvelope, type OutputEnvelope } from "../sdk/src/envelopes.ts";
+import type { ExecutionEvent, InputEnvelope, OutputEnvelope } from "../sdk/src/envelopes.ts";
 import { childOf, traceparentOf } from "../telemetry/trace.ts";
 import type { Claim, ClaimedStep } from "./claim-task.ts";
 import { CancelRequested, type Lease, LeaseLost } from "./lease.ts";
 import { type PluginClient, PluginFailure } from "./plugin-client.ts";
-import { fullJitterMs } from "./retry-delay.ts";
+import { fullJitterMs } from "../retry-delay.ts";
 
 /** What a step needs of the platform. */
 export interface StepRunner {
-  db: TenantDb;
   plugins: PluginClient;
   capabilities: CapabilitySigner;
-  secrets: TenantSecrets;
   upstream: Pick<Upstream, "live">;
 }
 
@@ -32,18 +27,25 @@ export type StepEnding =
   | { kind: "lost" }
   | { kind: "hand_back"; delayMs: number; reason: string };
 
-/** Calls the plugin until it gives a result, its failure is final, or time is up. */
-export async function runStep(executor: StepRunner, claim: Claim, step: ClaimedStep, lease: Lease, stopping: AbortSignal): Promise<StepEnding> {
+/** Calls the plugin until it gives a result, its failure is final, or time is up. `prepare` makes the envelope for whichever plugin is called. */
+export async function runStep(
+  executor: StepRunner,
+  claim: Claim,
+  step: ClaimedStep,
+  lease: Lease,
+  stopping: AbortSignal,
+  prepare: (step: ClaimedStep) => Promise<InputEnvelope>,
+): Promise<StepEnding> {
   const { manifest } = step;
   let tries = 0;
-  const secrets = manifest.required_secret_names.length === 0 ? {} : await executor.secrets.reveal(executor.db, claim.tenantId, step.plugin, manifest.required_secret_names);
+  const input = await prepare(step);
   for (;;) {
     tries += 1;
     const timeoutMs = Math.max(1, Math.min(manifest.timeout_seconds * 1000, claim.deadlineAtMs - Date.now()));
     const timeout = AbortSignal.timeout(timeoutMs);
     const signal = AbortSignal.any([lease.signal, stopping, timeout]);
     try {
-      const output = await callPlugin(executor, claim, step, lease, secrets, signal, timeoutMs);
+      const output = await callPlugin(executor, claim, step, lease, input, signal, timeoutMs);
       if (output.status !== "failed") return { kind: "output", output };
       // A gateway or a provider that was away: trying again is this function's business, as for a plugin that cannot be reached.
       if (output.error_code === "PLUGIN_UNAVAILABLE" && output.error_cause === "upstream")
@@ -80,7 +82,7 @@ async function callPlugin(
   claim: Claim,
   step: ClaimedStep,
   lease: Lease,
-  secrets: Record<string, string>,
+  input: InputEnvelope,
   signal: AbortSignal,
   timeoutMs: number,
 ): Promise<OutputEnvelope> {
@@ -102,7 +104,7 @@ async function callPlugin(
   FAILPOINT: await failpoint("execute.before_plugin");
   const events = executor.plugins.execute({
     endpoint: step.endpoint,
-    input: inputEnvelope(claim, step, secrets),
+    input,
     llmToken: token("llm"),
     scopedToken: token("scoped"),
     hasModel: executor.upstream.live,
@@ -127,28 +129,6 @@ function reportProgress(lease: Lease, event: Exclude<ExecutionEvent, { type: "ou
 function checkOutput(output: OutputEnvelope, claim: Claim): OutputEnvelope {
   if (output.task_id !== publicId("task", claim.taskId)) throw new PluginFailure("INTERNAL", "The plugin answered for another task.", "plugin", false);
   return output;
-}
-
-const Input = v.object({ command: v.string(), attachments: v.array(Attachment) });
-
-function inputEnvelope(claim: Claim, step: ClaimedStep, secrets: Record<string, string>): InputEnvelope {
-  const { command, attachments } = v.parse(Input, claim.input);
-  return {
-    task_id: publicId("task", claim.taskId),
-    task_description: command,
-    envelope_version: ENVELOPE_VERSION,
-    context: {
-      tenant_id: publicId("tenant", claim.tenantId),
-      user_id: claim.userId === null ? null : publicId("user", asId("user", claim.userId)),
-      user_profile: claim.profile ?? {},
-      conversation_history: [],
-      org_knowledge_chunks: [],
-      plugin_config: step.config,
-      secrets,
-    },
-    metadata: { source_channel: "api", priority: claim.priority, source_plugin: null, correlation_id: claim.requestId, timestamp: claim.createdAt },
-    attachments,
-  };
 }
 
 async function pause(ms: number, signal: AbortSignal): Promise<void> {

@@ -1,5 +1,5 @@
 /**
- * One wake-up of `task-execute`: claim, run the step, settle. Every write after the claim carries the lease; whoever loses it
+ * One wake-up of `task-execute`: claim, run the plan's steps, settle. Every write after the claim carries the lease; whoever loses it
  * stops and writes nothing.
  */
 import type { PlatformDb } from "../db/database.ts";
@@ -9,10 +9,10 @@ import type { Signals } from "../redis/signals.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 import { claimTask } from "./claim-task.ts";
 import { holdLease } from "./lease.ts";
-import { runStep, type StepRunner } from "./run-step.ts";
-import { handBack, type Settlement, settleTask } from "./settle-task.ts";
+import { type PlanRunner, runPlan } from "./run-plan.ts";
+import { handBack, type Settler, settleTask } from "./settle-task.ts";
 
-export interface Executor extends StepRunner {
+export interface Executor extends PlanRunner, Settler {
   platformDb: PlatformDb;
   signals: Signals;
   telemetry: Telemetry;
@@ -35,7 +35,7 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
     return DONE;
   }
   const { claim } = claimed;
-  const [step] = claim.steps;
+  const [first, ...others] = claim.steps;
   const startedAt = performance.now();
   const lease = holdLease(
     executor.db,
@@ -43,13 +43,18 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
     () => void executor.signals.taskProgressed(taskId),
   );
   let cancels: AsyncDisposable | undefined;
-  const ids = { taskId, tenantId: claim.tenantId, plugin: step.plugin, attempt: claim.attempt };
+  const ids = { taskId, tenantId: claim.tenantId, plugin: first.plugin, attempt: claim.attempt };
   try {
     cancels = await executor.signals.watchCancels((id) => {
       if (id === taskId) lease.cancel();
     });
-    lease.report("started", { attempt: claim.attempt, plugin: step.plugin, version: step.version });
-    const ending = await runStep(executor, claim, step, lease, stopping).catch(async (error: unknown) => {
+    lease.report("started", {
+      attempt: claim.attempt,
+      plugin: first.plugin,
+      version: first.version,
+      ...(others.length > 0 ? { steps: claim.steps.map(({ id, plugin }) => ({ step: id, plugin })) } : {}),
+    });
+    const ending = await runPlan(executor, claim, lease, stopping).catch(async (error: unknown) => {
       // Trouble of the platform's own: another executor may fare better, and need not wait for the lease to run out.
       await handBack(executor.db, claim, 2_000).catch(() => {});
       throw error;
@@ -61,22 +66,19 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
       return held ? { outcome: "later", retryAfterSec: ending.delayMs / 1000 } : DONE;
     }
     FAILPOINT: await failpoint("settle.before");
-    const settlement: Settlement = { ...ending, latencyMs: Math.round(performance.now() - startedAt) };
-    const held = ending.kind !== "lost" && (await settleTask(executor.db, claim, settlement, events));
+    const settled = ending.kind === "lost" ? null : await settleTask(executor, claim, ending, events);
     FAILPOINT: await failpoint("settle.after_commit");
-    if (!held) {
+    if (!settled) {
       executor.telemetry.taskLost(ids);
       return DONE;
     }
     await executor.signals.taskEnded(taskId);
-    const error = settlement.kind === "failed" ? settlement.error : null;
     executor.telemetry.taskFinished({
       ...ids,
-      status: settlement.kind === "output" ? settlement.output.status : settlement.kind,
+      status: settled.status,
       method: claim.routingMethod,
       durationMs: performance.now() - startedAt,
-      errorCode: error?.code ?? null,
-      budgetExceeded: settlement.kind === "output" && settlement.output.execution_meta.budget_exceeded,
+      errorCode: settled.error?.code ?? null,
     });
     return DONE;
   } finally {

@@ -41,13 +41,13 @@ export async function storeArtifact(
     .split(";")
     .map((part) => part.trim());
   const mediaType = MEDIA_TYPES.test(essence) ? essence : "application/octet-stream";
-  const key = artifactKey(capability.tenant, capability.plugin, capability.task, file.name);
+  const key = artifactKey(capability.tenant, capability.plugin, capability.task, capability.step, file.name);
   const sha256 = createHash("sha256").update(file.bytes).digest("hex");
   await storage.put(key, file.bytes, mediaType).catch((cause: unknown) => {
     throw new Refusal("SERVICE_UNAVAILABLE", { message: "The artifact store cannot be reached.", retryAfterSec: 1, cause });
   });
   FAILPOINT: await failpoint("artifact.after_upload");
-  const [row] = await db.call<{ id: string }>("SELECT put_artifact($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS id", [
+  const [row] = await db.call<{ id: string }>("SELECT put_artifact($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS id", [
     tenantId,
     capability.task,
     capability.lease,
@@ -59,12 +59,13 @@ export async function storeArtifact(
     sha256,
     key,
     MAX_ARTIFACTS,
+    capability.step,
   ]);
   if (!row?.id) throw new Refusal("CONFLICT", { message: `This execution is over, or has stored ${MAX_ARTIFACTS} artifacts already.` });
   return { artifact_id: publicId("artifact", row.id), name: file.name, media_type: mediaType, size_bytes: file.bytes.byteLength, sha256 };
 }
 
-/** Only what the same plugin stored for the same task. */
+/** Only what the same plugin stored for the same task; of several steps that it ran, this one's comes first. */
 export async function readOwnArtifact({ db, storage }: { db: TenantDb; storage: ObjectStore }, capability: Capability, name: string) {
   const tenantId = asId("tenant", capability.tenant);
   await checkLease(db, tenantId, capability);
@@ -76,6 +77,9 @@ export async function readOwnArtifact({ db, storage }: { db: TenantDb; storage: 
       .where("task_id", "=", capability.task)
       .where("plugin_name", "=", capability.plugin)
       .where("name", "=", name)
+      .orderBy((eb) => eb("step", "=", capability.step), "desc")
+      .orderBy("created_at")
+      .limit(1)
       .executeTakeFirst(),
   );
   const bytes = row ? await storage.get(row.storage_key) : null;
@@ -90,7 +94,7 @@ export async function appendReport(db: TenantDb, capability: Capability, report:
     capability.tenant,
     capability.task,
     capability.lease,
-    JSON.stringify([{ type: "report", data: report }]),
+    JSON.stringify([{ type: "report", data: { step: capability.step, ...report } }]),
   ]);
   const { held, cancel_requested } = v.parse(ReportRow, row);
   if (!held) throw new Refusal("CONFLICT", { message: "This execution is over; its capability ended with it." });

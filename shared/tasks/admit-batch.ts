@@ -9,6 +9,8 @@ export const AdmitRow = v.object({
   created_at: v.nullable(v.date()),
   quota_limit: v.nullable(v.number()),
   overage: v.boolean(),
+  /** The plugin at fault, where there are several. */
+  plugin: v.optional(v.nullable(v.string())),
 });
 export type AdmitRow = v.InferOutput<typeof AdmitRow>;
 
@@ -32,6 +34,9 @@ export interface Admittee {
   request: string;
   idempotency_key: string | null;
   request_sha256: string | null;
+  /** float4, little-endian, as base64. */
+  embedding: string | null;
+  embedding_model: string | null;
 }
 
 const LARGE_INPUT = 16 * 1024;

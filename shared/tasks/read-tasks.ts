@@ -5,7 +5,7 @@ import { inBatches, perPool } from "../db/in-batches.ts";
 import { asId, type TaskId, type TenantId } from "../ids.ts";
 import { FullTaskRow, TaskRow, type TaskStatus } from "./task-view.ts";
 
-const SUMMARY_COLUMNS = ["id", "plugin_name", "status", "routing_method", "routing_confidence", "created_at", "started_at", "completed_at"] as const;
+const SUMMARY_COLUMNS = ["id", "plugin_name", "status", "routing_method", "routing_confidence", "created_at", "started_at", "completed_at", "input_request"] as const;
 
 const Found = v.looseObject({ id: v.string() });
 
@@ -68,16 +68,13 @@ export async function readTaskEvents(db: TenantDb, tenantId: TenantId, id: TaskI
   });
 }
 
-export async function findArtifact(db: TenantDb, tenantId: TenantId, taskId: TaskId, name: string) {
-  const row = await db.tenant(tenantId, (tx) =>
-    tx
-      .selectFrom("artifacts")
-      .select(["storage_key", "name", "media_type"])
-      .where("tenant_id", "=", tenantId)
-      .where("task_id", "=", taskId)
-      .where("name", "=", name)
-      .executeTakeFirst(),
-  );
+/** Of several steps that stored one under this name, the first one's, unless `step` is given. */
+export async function findArtifact(db: TenantDb, tenantId: TenantId, taskId: TaskId, name: string, step?: string) {
+  const row = await db.tenant(tenantId, (tx) => {
+    let query = tx.selectFrom("artifacts").select(["storage_key", "name", "media_type"]).where("tenant_id", "=", tenantId).where("task_id", "=", taskId).where("name", "=", name);
+    if (step !== undefined) query = query.where("step", "=", step);
+    return query.orderBy("created_at").orderBy("id").limit(1).executeTakeFirst();
+  });
   return row ?? null;
 }
 

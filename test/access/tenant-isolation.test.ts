@@ -3,6 +3,7 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { listApiKeys, revokeApiKey, rotateApiKey } from "../../shared/access/api-keys.ts";
 import { SCOPES } from "../../shared/access/caller.ts";
+import { openKeyRing } from "../../shared/access/key-ring.ts";
 import { openTenantSecrets } from "../../shared/access/tenant-secrets.ts";
 import { openDatabase } from "../../shared/db/database.ts";
 import { asId, newId, parseId, type TaskId, type TenantId } from "../../shared/ids.ts";
@@ -10,6 +11,7 @@ import { findSubscriptions } from "../../shared/registry/subscriptions.ts";
 import { cancelTask, findArtifact, findTask, listTasks, readTaskEvents } from "../../shared/tasks/read-tasks.ts";
 import { filer } from "../batteries/plugins.ts";
 import { expectNothingWritten, rowCounts } from "../batteries/row-counts.ts";
+import { append } from "../conversations/exchange.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { asker } from "../support/plugins.ts";
 
@@ -18,7 +20,7 @@ let admin: pg.Client;
 let owner: TestTenant;
 let stranger: TestTenant;
 let ownersTask: TaskId;
-const secrets = openTenantSecrets("k".repeat(32));
+const secrets = openTenantSecrets(openKeyRing({ id: "k1", key: "k".repeat(32) }));
 
 beforeAll(async () => {
   platform = await startTestPlatform({ plugins: [filer, asker] });
@@ -29,6 +31,7 @@ beforeAll(async () => {
   ownersTask = parseId("task", body.task_id) ?? newId("task");
   await owner.api("POST", "/v1/tasks", { command: "What is mine?", plugin: "asker" }, { prefer: "wait=20" });
   await secrets.put(platform.db, owner.tenantId, "filer", "token", "the owner's secret");
+  await append(platform.db, { tenantId: owner.tenantId, userId: owner.userId });
   await admin.query("INSERT INTO tenant_plugin_config (tenant_id, plugin_id, config) SELECT $1, id, '{}' FROM plugins WHERE name = 'filer'", [owner.tenantId]);
 });
 afterAll(async () => {
@@ -185,7 +188,7 @@ describe("every query of the domain", () => {
       "SELECT p.proname AS name, p.proargnames[1:p.pronargs] AS args FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'public' AND 'p_tenant' = ANY (p.proargnames) ORDER BY 1",
     );
     // Each either names a row of the tenant's (and finds none here) or makes one for the tenant that it is given.
-    const making = new Set(["put_tenant_secret", "enter_tenant"]);
+    const making = new Set(["ask_caller", "put_tenant_secret", "seal_tenant_secret", "enter_tenant"]);
     expect(rows.map(({ name }) => name)).toEqual(expect.arrayContaining([...making]));
     await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
       const { rows: tokens } = await admin.query<{ lease_token: string | null }>("SELECT lease_token FROM tasks WHERE id = $1", [ownersTask]);

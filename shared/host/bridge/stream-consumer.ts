@@ -5,7 +5,7 @@
  */
 import type { Redis } from "ioredis";
 import type { Agent } from "undici";
-import { fullJitterMs } from "../../execution/retry-delay.ts";
+import { fullJitterMs } from "../../retry-delay.ts";
 import { failpoint } from "../../failpoint.ts";
 import type { Log } from "../../telemetry/log.ts";
 import { deliver, eventId, type Target, type Verdict } from "./delivery.ts";
