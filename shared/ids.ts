@@ -20,12 +20,14 @@ const PREFIX = {
   call: "call",
   conversation: "conv",
   request: "req",
+  document: "doc",
 } as const;
 export type IdKind = keyof typeof PREFIX;
 export type TaskId = Id<"task">;
 export type TenantId = Id<"tenant">;
 export type UserId = Id<"user">;
 export type KeyId = Id<"key">;
+export type DocumentId = Id<"document">;
 
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;

@@ -83,6 +83,19 @@ export interface Tables {
     started_at: NullableTimestamp;
     completed_at: NullableTimestamp;
   };
+  knowledge_documents: {
+    id: string;
+    tenant_id: string;
+    source_url: string | null;
+    media_type: string;
+    bytes: number;
+    status: string;
+    error: string | null;
+    chunk_count: number;
+    created_at: Generated<Timestamp>;
+    embedded_at: NullableTimestamp;
+  };
+  org_knowledge_chunks: { id: Generated<string>; tenant_id: string; document_id: string; edition: string; position: number; heading: string; content: string; token_count: number };
   task_events: { task_id: string; seq: number; tenant_id: string; type: string; data: Json; at: Timestamp };
   artifacts: {
     id: string;

@@ -3,14 +3,17 @@
  * and kept with it: a later attempt asks a model the same, so the journal answers and nothing is paid twice. Each step gets the part that
  * its manifest's scopes open.
  */
+import type { Redis } from "ioredis";
 import * as v from "valibot";
 import { grantedSecretNames, type TenantSecrets } from "../access/tenant-secrets.ts";
+import { loadHistory } from "../conversations/history.ts";
 import type { TenantDb } from "../db/database.ts";
 import { asId, publicId } from "../ids.ts";
+import { retrieveKnowledge } from "../knowledge/retrieve.ts";
+import type { Embedder } from "../models/embedder.ts";
 import { type InputEnvelope, KnowledgeChunk, Turn, Warning } from "../sdk/src/envelopes.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 import type { Claim, ClaimedStep } from "./claim-task.ts";
-import { type ContextSources, loadHistory, retrieveKnowledge } from "./context-sources.ts";
 import { LeaseLost } from "./lease.ts";
 import { storableJson } from "./storable-json.ts";
 
@@ -22,8 +25,10 @@ export type TaskContext = v.InferOutput<typeof TaskContext>;
 
 const NOTHING: TaskContext = { history: [], knowledge: [], warnings: [] };
 
-export interface ContextReader extends ContextSources {
+export interface ContextReader {
   db: TenantDb;
+  redis: Redis;
+  embedder: Embedder;
   secrets: TenantSecrets;
   telemetry: Pick<Telemetry, "degraded" | "stepFinished">;
 }

@@ -7,10 +7,11 @@ export const CONSUMER_GROUP = "bridge";
 export const DEAD_STREAM = "stream:dead";
 export const SUMMARY_STREAM = "stream:summarization";
 export const taskStream = (plugin: string): string => `stream:tasks:${plugin}`;
+export const KNOWLEDGE_STREAM = "stream:knowledge";
 export const CANCEL_CHANNEL = "cancel";
 export const cancelFlag = (taskId: string): string => `cancel:${taskId}`;
-export const doneChannel = (taskId: string): string => `done:${taskId}`;
-export const progressChannel = (taskId: string): string => `progress:${taskId}`;
+/** The channels of the processes that wait for this task. */
+export const watchersKey = (taskId: string): string => `watchers:${taskId}`;
 
 export interface Ring {
   /**
@@ -20,6 +21,8 @@ export interface Ring {
   task(plugin: string, taskId: string, traceparent: string): Promise<boolean>;
   /** Wakes the function that summarises this conversation. False: Redis is away; `wake` rings later. */
   conversation(conversationId: string, traceparent: string): Promise<boolean>;
+  /** Wakes the function that embeds this document; false as above. */
+  document(documentId: string, traceparent: string): Promise<boolean>;
   /** Whether a ring would be heard now. */
   isReady(): Promise<boolean>;
 }
@@ -32,6 +35,10 @@ export function openRing(redis: Redis): Ring {
     },
     async conversation(conversationId, traceparent) {
       const id = await tryRedis(redis, (r) => r.xadd(SUMMARY_STREAM, "*", "conversation_id", publicId("conversation", conversationId), "traceparent", traceparent));
+      return id !== null;
+    },
+    async document(documentId, traceparent) {
+      const id = await tryRedis(redis, (r) => r.xadd(KNOWLEDGE_STREAM, "*", "document_id", publicId("document", documentId), "traceparent", traceparent));
       return id !== null;
     },
     isReady: async () => (await tryRedis(redis, (r) => r.ping())) !== null,

@@ -15,6 +15,8 @@ export interface Telemetry {
   modelChoseRoute(call: { model: string; outcome: "chosen" | "none" | "no_answer"; inputTokens: number; outputTokens: number; durationMs: number }): void;
   /** The platform's own model call; its tokens are billed to nobody. */
   historySummarised(summary: { tenantId: string; model: string; tokens: number; turns: number; outcome: "written" | "outrun"; durationMs: number }): void;
+  documentEmbedded(document: { documentId: string; tenantId: string; chunks: number; durationMs: number }): void;
+  documentPutOff(document: { documentId: string; tenantId: string; attempt: number; isFinal: boolean; error: unknown }): void;
   /** A part that the work can do without did not answer. */
   degraded(part: string, error: unknown): void;
   wakeRang(count: number): void;
@@ -24,6 +26,7 @@ export interface Telemetry {
 
 export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
   const ids = (task: { taskId: string; tenantId: string; plugin: string }) => ({ task_id: publicId("task", task.taskId), tenant_id: task.tenantId, plugin_name: task.plugin });
+  const documentIds = (document: { documentId: string; tenantId: string }) => ({ document_id: publicId("document", document.documentId), tenant_id: document.tenantId });
   return {
     taskAdmitted(task) {
       metrics.routerMethod.inc({ method: task.method });
@@ -74,6 +77,13 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
         duration_ms: Math.round(summary.durationMs),
       });
     },
+    documentEmbedded: (document) => log("info", "document embedded", { ...documentIds(document), count: document.chunks, duration_ms: Math.round(document.durationMs) }),
+    documentPutOff: (document) =>
+      log(document.isFinal ? "error" : "warn", document.isFinal ? "document failed" : "document put off", {
+        ...documentIds(document),
+        attempt: document.attempt,
+        error: document.error,
+      }),
     degraded: (part, error) => log("warn", "working without a part", { reason: part, error }),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
     questionsEnded: (count) => count > 0 && log("info", "questions ended without an answer", { count }),

@@ -7,6 +7,7 @@ import { type DestinationStream, pino } from "pino";
 export interface LogFields {
   service?: string;
   task_id?: string;
+  document_id?: string;
   tenant_id?: string;
   plugin_name?: string;
   node?: string;

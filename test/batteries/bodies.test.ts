@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { ErrorCode } from "../../shared/errors.ts";
 import { type ApiAnswer, startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
-import { addressOf, byName, GUARDED, idPrefixesOf, pathOf, randomIdLike, requiredMembers, sampleBody } from "./declared.ts";
+import { addressOf, byName, GUARDED, idPrefixesOf, operationOf, pathOf, randomIdLike, requiredMembers, sampleBody } from "./declared.ts";
 import { expectRateHeaders, expectRefusal } from "./refusal.ts";
 import { expectNothingWritten } from "./row-counts.ts";
 
@@ -218,7 +218,8 @@ describe.each(byName(GUARDED.filter((fn) => fn.query)))("%s", (_, fn) => {
         expectRefusal(answer, "INVALID_INPUT", query);
         expectRateHeaders(answer, query);
       }
-      const unknown = await own.api(method, `${path()}?constructor=1`);
+      const needed = (operationOf(fn).parameters ?? []).filter((p) => p.in === "query" && p.required).map((p) => `${p.name}=sample&`);
+      const unknown = await own.api(method, `${path()}?${needed.join("")}constructor=1`);
       expect(expectRefusal(unknown, "INVALID_INPUT").message).toContain("constructor: is not a known field");
     });
   });

@@ -24,6 +24,7 @@ const SUBJECTS: Record<string, () => Promise<Record<string, unknown>>> = {
     await appendMany(platform.db, { tenantId: own.tenantId, userId: own.userId, name }, 1, 11);
     return { conversation_id: publicId("conversation", conversationIdOf(own.tenantId, own.userId, name)) };
   },
+  "io.aau.document.added": async () => ({ document_id: (await own.api("POST", "/v1/knowledge", { content: `Passage ${randomUUID()}` })).body.document_id }),
 };
 
 function deliver(name: string, headers: Record<string, string>, body: string): Promise<Response> {

@@ -18,6 +18,11 @@ export interface NodeContext {
   readonly config: Readonly<Record<string, unknown>>;
   /** Reads a declared secret; `null` when the tenant has not set it. Prints and serialises as `[secret]` until `.reveal()` is called. */
   secret(name: string): Secret | null;
+  /**
+   * The organisation's passages that bear on this task (`input.context.org_knowledge_chunks`) as quoted data with their sources, for the user's turn
+   * of a prompt; null when there are none. Never put it into the system prompt: a document must not gain authority.
+   */
+  knowledgePrompt(): string | null;
   /** Speaks to the platform's llm-gateway with this execution's capability token. Retries are the platform's business (`maxRetries: 0`). */
   readonly anthropic: Anthropic;
   /** The manifest's model. */

@@ -5,6 +5,7 @@ import type { ArtifactRef, ExecutionEvent, InputEnvelope, Warning } from "./enve
 import { ContentPolicyRefusal } from "./errors.ts";
 import type { Manifest } from "./manifest.ts";
 import { type loadAnthropic, meteredClient } from "./metered-anthropic.ts";
+import { quoteKnowledge } from "./quote-data.ts";
 import { scopedArtifacts } from "./scoped-artifacts.ts";
 import type { ScopedDoor } from "./scoped-call.ts";
 import { scopedTickets } from "./scoped-tickets.ts";
@@ -184,6 +185,7 @@ export class Execution {
       model: manifest.model,
       hasModel: runtime.hasModel,
       signal,
+      knowledgePrompt: () => quoteKnowledge(input.task_id, input.context.org_knowledge_chunks),
       secret: (name) => this.#secrets.get(name) ?? null,
       report: (message) => this.#report(node, message),
       warn: (warning) => this.warn(warning),

@@ -13,4 +13,5 @@ export { CallerMistake, ContentPolicyRefusal, GatewayError, UpstreamUnavailable 
 export { HealthStatus } from "./health.ts";
 export { Manifest } from "./manifest.ts";
 export { node } from "./node.ts";
+export { quoteData, quoteKnowledge } from "./quote-data.ts";
 export type { ChangedTicket, CreatedTickets, NewTicket, Ticket, TicketChange, TicketDetail, TicketFilter, TicketList, TicketPriority, TicketStatus } from "./tickets.ts";
