@@ -3,18 +3,11 @@
  * that its author cannot foresee, and the answer can only fill in fields: the worst that an instruction in a finding can do is to get its own ticket
  * a wrong type.
  */
-import { createHash } from "node:crypto";
-import type { NodeContext } from "@aau/sdk";
+import { type NodeContext, quoteData } from "@aau/sdk";
 import { toJsonSchema } from "@valibot/to-json-schema";
 import * as v from "valibot";
 
 const CALL_TIMEOUT_MS = 60_000;
-
-/** The same for a task that is run again, so that the gateway can replay its journal; unknown to whoever wrote the data. */
-export function asData(taskId: string, data: string): string {
-  const mark = `data-${createHash("sha256").update(taskId).update("\u0000").update(data).digest("hex").slice(0, 24)}`;
-  return `<${mark}>\n${data}\n</${mark}>`;
-}
 
 export interface Question<Schema extends v.GenericSchema> {
   tool: string;
@@ -50,7 +43,7 @@ export async function askModel<Schema extends v.GenericSchema>(ctx: NodeContext,
         model: ctx.model,
         max_tokens: question.maxTokens,
         system: question.system,
-        messages: [{ role: "user", content: asData(ctx.input.task_id, question.data) }],
+        messages: [{ role: "user", content: quoteData(ctx.input.task_id, question.data) }],
         tools: [{ name: question.tool, description: "Hands in the answer.", input_schema: { ...toJsonSchema(question.answer, { errorMode: "ignore" }), type: "object" as const } }],
         tool_choice: { type: "tool", name: question.tool },
       },

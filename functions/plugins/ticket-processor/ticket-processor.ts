@@ -26,7 +26,7 @@ export default definePlugin({
     "Create, update, merge and close tickets in the backlog or issue tracker such as Jira or Zendesk, and find duplicates.",
     "List and show open tickets, unassigned tickets and overdue tickets.",
     "Close, reopen, resolve or assign a ticket by its number, and tell its status.",
-    "Create a ticket, file a bug or open an incident.",
+    "Create a ticket or open an incident.",
   ],
   category: "operations",
   inputSchema: {

@@ -118,7 +118,7 @@ describe.each([
   it.each([
     [401, {}, "caller", "does not accept the secret"],
     [403, {}, "caller", "does not let"],
-    [429, { "retry-after": "3600" }, "upstream", "limit of requests"],
+    [429, { "retry-after": "3600" }, "caller", "limit of requests"],
     [500, { "retry-after": "60" }, "upstream", "answered 500"],
     [503, { "retry-after": "60" }, "upstream", "answered 503"],
   ])("explains a %i %o as the fault of the %s", async (status, headers, cause, words) => {

@@ -47,6 +47,10 @@ export function away(service: Service, what: string, cause?: unknown): Error {
   return new CallerMistake(`${what} (${service.base.host}). Try again when it works; what was filed is not filed twice.`, { cause });
 }
 
+/** The limit is that of the tenant's own token. */
+const usedUp = ({ name, secretName }: Service) =>
+  new CallerMistake(`${name}'s limit of requests for the secret ${secretName} is used up. Run the task again later: what is filed already is not filed twice.`);
+
 /** Milliseconds that the service asks to wait, `null` when it does not say. */
 function askedToWait(headers: Headers): number | null {
   const after = headers.get("retry-after");
@@ -101,7 +105,7 @@ export async function call(service: Service, method: "GET" | "POST" | "PUT" | "P
       const limited = isLimited(response);
       if (!limited && status < 500) return { status, json: await readJson(service, response) };
       await response.body?.cancel();
-      trouble = away(service, limited ? `${service.name}'s limit of requests is used up` : `${service.name} answered ${status}`);
+      trouble = limited ? usedUp(service) : away(service, `${service.name} answered ${status}`);
       if (!limited && !isRead) throw trouble;
       pauseMs = askedToWait(response.headers) ?? pauseMs;
     } catch (error) {
