@@ -29,7 +29,7 @@ export interface SettleAnswer {
 /** Settles one task. */
 export const settleRow = perPool((db: TenantDb) =>
   inBatches<SettleRequest, SettleAnswer>({
-    statementsAtOnce: 2,
+    statementsAtOnce: 1,
     most: 32,
     isLarge: ({ result, events }) => result.length + events.length > LARGE_RESULT,
     async run(batch) {
