@@ -63,6 +63,12 @@ export default http({
     const chosen = body.plugin ?? (await matchAnswer(scorer, body.answer ?? "", offered));
     const entry = chosen !== null && offered.includes(chosen) ? findVisible(scorer, chosen) : undefined;
     if (!entry) throw new Refusal("INVALID_INPUT", { message: "The answer must be one of the candidates, by name or number.", details: { candidates } });
+    // An answer reserves one step; running this plugin without those that it builds on would be wrong without a word.
+    if (entry.manifest.dependencies.length > 0)
+      throw new Refusal("CONFLICT", {
+        message: `${entry.name} takes several steps: cancel this task and submit the command with \`plugin\`: "${entry.name}".`,
+        details: { plugin: entry.name },
+      });
     await request.admitToPlugin(entry.name);
 
     FAILPOINT: await failpoint("input.before_answer");
@@ -76,9 +82,11 @@ export default http({
     // The trace that began with the submit goes on.
     const begin = isNew ? () => ring.task(entry.name, taskId, answered.traceparent ?? request.traceparent) : undefined;
     const waitMs = (waitSecondsOf(request.header("prefer")) ?? 0) * 1000;
-    const signal = AbortSignal.any([request.signal, request.draining]);
     if (waitMs === 0) await begin?.();
-    const task = waitMs > 0 ? await waitForTask({ db, signals }, { tenantId: caller.tenantId, taskId, waitMs, signal }, begin) : await findTask(db, caller.tenantId, taskId);
+    const task =
+      waitMs > 0
+        ? await waitForTask({ db, signals }, { tenantId: caller.tenantId, taskId, waitMs, signals: [request.signal, request.draining] }, begin)
+        : await findTask(db, caller.tenantId, taskId);
     if (!task) throw new Refusal("NOT_FOUND", { message: "There is no such task." });
     const headers = { location: `/v1/tasks/${publicId("task", taskId)}` };
     return isTerminal(task.status) ? ok(taskView(task), headers) : accepted(taskSummary(task), headers);

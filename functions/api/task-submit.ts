@@ -122,11 +122,7 @@ export default http({
     const waitSec = waitSecondsOf(request.header("prefer")) ?? (isFast ? FAST_WAIT_SEC : 0);
     const rung = isReplay ? undefined : () => ring.task(entry.name, taskId, request.traceparent);
     if (waitSec > 0) {
-      const waited = await waitForTask(
-        { db, signals },
-        { tenantId: caller.tenantId, taskId, waitMs: waitSec * 1000, signal: AbortSignal.any([request.signal, request.draining]) },
-        rung,
-      );
+      const waited = await waitForTask({ db, signals }, { tenantId: caller.tenantId, taskId, waitMs: waitSec * 1000, signals: [request.signal, request.draining] }, rung);
       if (waited && isTerminal(waited.status)) return ok(taskView(waited), headers);
     } else await rung?.();
     FAILPOINT: await failpoint("submit.after_ring");

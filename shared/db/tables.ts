@@ -95,6 +95,7 @@ export interface Tables {
     created_at: Generated<Timestamp>;
     embedded_at: NullableTimestamp;
   };
+  org_knowledge_chunks: { id: Generated<string>; tenant_id: string; document_id: string; edition: string; position: number; heading: string; content: string; token_count: number };
   task_events: { task_id: string; seq: number; tenant_id: string; type: string; data: Json; at: Timestamp };
   artifacts: {
     id: string;

@@ -15,7 +15,7 @@ export const GONE = { outcome: "gone" } as const;
 /** The row of `claim_tasks`, or `GONE` when there is none: over, unknown, or in other hands. */
 export const claimRow = perPool((db: PlatformDb) =>
   inBatches<ClaimRequest, Record<string, unknown>>({
-    statementsAtOnce: 2,
+    statementsAtOnce: 1,
     most: 32,
     async run(requests) {
       const [{ leaseMs, maxCrashes } = { leaseMs: 0, maxCrashes: 0 }] = requests;

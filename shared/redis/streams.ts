@@ -10,8 +10,8 @@ export const taskStream = (plugin: string): string => `stream:tasks:${plugin}`;
 export const KNOWLEDGE_STREAM = "stream:knowledge";
 export const CANCEL_CHANNEL = "cancel";
 export const cancelFlag = (taskId: string): string => `cancel:${taskId}`;
-export const doneChannel = (taskId: string): string => `done:${taskId}`;
-export const progressChannel = (taskId: string): string => `progress:${taskId}`;
+/** The channels of the processes that wait for this task. */
+export const watchersKey = (taskId: string): string => `watchers:${taskId}`;
 
 export interface Ring {
   /**

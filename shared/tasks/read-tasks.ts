@@ -12,7 +12,7 @@ const Found = v.looseObject({ id: v.string() });
 /** Looks that wait for the database travel together; many callers wait for their tasks at once. */
 const readRow = perPool((db: TenantDb) =>
   inBatches<{ tenantId: TenantId; id: TaskId }, unknown>({
-    statementsAtOnce: 2,
+    statementsAtOnce: 1,
     most: 32,
     async run(asked) {
       const rows = v.parse(v.array(Found), await db.call("SELECT * FROM read_tasks($1, $2)", [asked.map(({ tenantId }) => tenantId), asked.map(({ id }) => id)]));

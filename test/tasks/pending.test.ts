@@ -220,6 +220,24 @@ describe("the answer", () => {
   });
 });
 
+describe("a candidate that builds on another plugin", () => {
+  it("is refused with the way to go, since a question is about one step", async () => {
+    const own = await startTestPlatform({ plugins: [echo], env: ALWAYS_UNSURE, withBridge: false });
+    try {
+      const manifest = { ...asker.manifest, name: "chained", dependencies: [{ name: "echo", version: "^1.0.0" }] };
+      await own.register({ ...asker, name: "chained", manifest }, "http://127.0.0.1:1");
+      const tenant = await own.tenant();
+      const id = await idOf(tenant);
+      await expectNothingWritten(own.env.DATABASE_URL ?? "", async () => {
+        expect(expectRefusal(await answer(tenant, id, { plugin: "chained" }), "CONFLICT")).toMatchObject({ plugin: "chained", message: expect.stringContaining("several steps") });
+      });
+      expect((await answer(tenant, id, { plugin: "echo" })).status).toBe(202);
+    } finally {
+      await own.stop();
+    }
+  });
+});
+
 describe("a question that nobody answers", () => {
   it("can be cancelled, and then takes no answer", async () => {
     const tenant = await still.tenant();

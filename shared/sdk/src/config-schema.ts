@@ -10,8 +10,16 @@ const BOUNDS = ["minProperties", "maxProperties", "minItems", "maxItems", "minLe
 const PLAIN = new Set([...VALUES, ...BOUNDS]);
 /** Keywords that hold one schema, or true or false. */
 const SCHEMA = new Set(["additionalProperties", "propertyNames", "additionalItems", "contains", "not"]);
-const SCHEMAS = new Set(["anyOf", "oneOf", "allOf"]);
-const POISON = new Set(["__proto__", "constructor", "prototype"]);
+const HOLDING = new Set([...SCHEMA, "anyOf", "oneOf", "allOf", "items", "properties"]);
+const POISON = new Set([".__proto__", ".constructor", ".prototype"]);
+
+/** The schemas that a keyword holds, by their names under it; null where there should be some. */
+function schemasIn(keyword: string, value: unknown): [string, unknown][] | null {
+  if (SCHEMA.has(keyword) || (keyword === "items" && !Array.isArray(value))) return [["", value]];
+  if (keyword !== "properties") return Array.isArray(value) ? value.map((schema, at) => [`.${at}`, schema]) : null;
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return null;
+  return Object.entries(value).map(([name, schema]) => [`.${name.slice(0, 60)}`, schema]);
+}
 
 /** Null, or what is wrong with it. */
 function wrongWith(schema: unknown, path: string, depth: number): string | null {
@@ -25,26 +33,14 @@ function wrongWith(schema: unknown, path: string, depth: number): string | null 
       if (typeof value !== "string" || value.length > MAX_PATTERN) return `${at} must be a text of at most ${MAX_PATTERN} characters`;
       continue;
     }
-    const wrong = SCHEMA.has(keyword)
-      ? wrongWith(value, at, depth + 1)
-      : SCHEMAS.has(keyword) || (keyword === "items" && Array.isArray(value))
-        ? firstWrong(Array.isArray(value) ? value.map((member, n) => [String(n), member]) : null, at, depth)
-        : keyword === "items"
-          ? wrongWith(value, at, depth + 1)
-          : keyword === "properties"
-            ? firstWrong(typeof value === "object" && value !== null && !Array.isArray(value) ? Object.entries(value) : null, at, depth)
-            : `${path} holds ${keyword.slice(0, 40)}, which is not supported`;
-    if (wrong !== null) return wrong;
-  }
-  return null;
-}
-
-function firstWrong(members: [string, unknown][] | null, path: string, depth: number): string | null {
-  if (members === null) return `${path} must hold schemas`;
-  for (const [name, schema] of members) {
-    if (POISON.has(name)) return `${path} names ${name}, which no configuration can hold`;
-    const wrong = wrongWith(schema, `${path}.${name.slice(0, 60)}`, depth + 1);
-    if (wrong !== null) return wrong;
+    if (!HOLDING.has(keyword)) return `${path} holds ${keyword.slice(0, 40)}, which is not supported`;
+    const schemas = schemasIn(keyword, value);
+    if (schemas === null) return `${at} must hold schemas`;
+    for (const [name, inner] of schemas) {
+      if (POISON.has(name)) return `${at} names ${name.slice(1)}, which no configuration can hold`;
+      const wrong = wrongWith(inner, at + name, depth + 1);
+      if (wrong !== null) return wrong;
+    }
   }
   return null;
 }

@@ -9,6 +9,7 @@ import { toFailure } from "./failure.ts";
 import type { Manifest } from "./manifest.ts";
 import { loadAnthropic } from "./metered-anthropic.ts";
 import { EXECUTION_KEY } from "./node.ts";
+import { type CompiledGraph, runGraph } from "./run-graph.ts";
 
 /** Steps of a graph. Time and budget end a loop that does work; this ends one that does none. */
 const RECURSION_LIMIT = 100;
@@ -27,18 +28,14 @@ class InvalidResult extends Error {
   override readonly name = "InvalidResult";
 }
 
-interface RunnableGraph {
-  invoke(input: unknown, options: object): Promise<unknown>;
-}
-
-const compiled = new WeakMap<Plugin, RunnableGraph>();
+const compiled = new WeakMap<Plugin, CompiledGraph>();
 
 /** Compiled when first needed: an import does no work. */
-function graphOf(plugin: Plugin): RunnableGraph {
+function graphOf(plugin: Plugin): CompiledGraph {
   const known = compiled.get(plugin);
   if (known) return known;
   const { graph } = plugin.definition;
-  const runnable: RunnableGraph = "compile" in graph ? graph.compile() : graph;
+  const runnable: CompiledGraph = "compile" in graph ? graph.compile() : graph;
   compiled.set(plugin, runnable);
   return runnable;
 }
@@ -141,8 +138,8 @@ export async function execute(plugin: Plugin, input: InputEnvelope, runtime: Run
       emit,
     });
     stop.signal.throwIfAborted();
-    // LangGraph holds every node against the signal, so a node that ignores its own does not delay the answer.
-    const state = await graphOf(plugin).invoke(definition.start(visibleInput), {
+    // The run is held against the signal, so a node that ignores its own does not delay the answer.
+    const state = await runGraph(graphOf(plugin), definition.start(visibleInput), {
       signal: stop.signal,
       recursionLimit: RECURSION_LIMIT,
       configurable: { [EXECUTION_KEY]: execution },
