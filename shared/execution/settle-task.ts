@@ -8,7 +8,7 @@ import type { Claim } from "./claim-task.ts";
 import type { ProgressEvent } from "./lease.ts";
 
 export type Settlement = { latencyMs: number } & (
-  | { kind: "output"; output: OutputEnvelope }
+  | { kind: "output"; output: OutputEnvelope; answeredBy?: { plugin: string; version: string } }
   | { kind: "failed"; error: StoredError; output: OutputEnvelope | null }
   | { kind: "cancelled" }
   | { kind: "lost" }
@@ -35,10 +35,11 @@ async function write(db: TenantDb, claim: Claim, settlement: Exclude<Settlement,
   const output = settlement.kind === "cancelled" ? null : settlement.output;
   const result = output ? await storedResult(db, claim, output, settlement.latencyMs) : null;
   const error = settlement.kind === "failed" ? settlement.error : null;
+  const answeredBy = (settlement.kind === "output" && settlement.answeredBy) || claim.steps[0];
   const step = {
     step: claim.steps[0].id,
-    plugin_name: claim.steps[0].plugin,
-    plugin_version: claim.steps[0].version,
+    plugin_name: answeredBy.plugin,
+    plugin_version: answeredBy.version,
     attempt: claim.attempt,
     status,
     output: result ?? {},
@@ -65,6 +66,7 @@ async function storedResult(db: TenantDb, claim: Claim, output: OutputEnvelope, 
     confidence: output.confidence,
     next_steps: output.next_steps,
     warnings: output.warnings,
+    deprecation_warning: output.deprecation_warning,
     execution_meta: {
       latency_seconds: Math.round(latencyMs) / 1000,
       agents_invoked: output.execution_meta.agents_invoked,

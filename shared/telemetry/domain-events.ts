@@ -21,9 +21,12 @@ export interface Telemetry {
   modelCallFinished(call: { taskId: string; tenantId: string; plugin: string; node: string | null; model: string; tokens: number; durationMs: number; state: string }): void;
   /** A part that the work can do without did not answer. */
   degraded(part: string, error: unknown): void;
+  circuitSeen(circuit: { plugin: string; version: string; state: "closed" | "half_open" | "open" }): void;
   wakeRang(count: number): void;
   probeFound(plugin: string, status: string): void;
 }
+
+const CIRCUIT_LEVEL = { closed: 0, half_open: 1, open: 2 } as const;
 
 export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
   const ids = (task: { taskId: string; tenantId: string; plugin: string }) => ({ task_id: publicId("task", task.taskId), tenant_id: task.tenantId, plugin_name: task.plugin });
@@ -58,6 +61,7 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
       });
     },
     degraded: (part, error) => log("warn", "working without a part", { reason: part, error }),
+    circuitSeen: ({ plugin, version, state }) => metrics.circuitState.set({ plugin, version }, CIRCUIT_LEVEL[state]),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
     probeFound: (plugin, status) => log(status === "healthy" ? "debug" : "warn", "plugin probed", { plugin_name: plugin, status }),
   };
