@@ -30,3 +30,85 @@ BEGIN
     LEFT JOIN tenant_plugin_config c ON c.tenant_id = p_tenant AND c.plugin_id = p.id
     WHERE p.name = p_plugin;
 END $$;
+
+-- Files that the object store did not take: kept here until it does. Both rows are written in one transaction, so that no artifact
+-- points at nothing. Bounded per task and per tenant: what does not fit is refused, and the task waits for the store instead.
+ALTER TABLE artifacts ADD COLUMN state text NOT NULL DEFAULT 'stored' CHECK (state IN ('stored', 'pending'));
+
+CREATE TABLE artifact_uploads (
+  artifact_id uuid PRIMARY KEY REFERENCES artifacts(id) ON DELETE CASCADE,
+  tenant_id uuid NOT NULL,
+  task_id uuid NOT NULL,
+  bytes bytea NOT NULL,
+  attempts int NOT NULL DEFAULT 0,
+  next_attempt_at timestamptz NOT NULL DEFAULT now(),
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+-- What an upload holds is packed already as a rule, and read back once.
+ALTER TABLE artifact_uploads ALTER COLUMN bytes SET STORAGE EXTERNAL;
+CREATE INDEX artifact_uploads_due ON artifact_uploads (next_attempt_at);
+CREATE INDEX artifact_uploads_of_tenant ON artifact_uploads (tenant_id);
+ALTER TABLE artifact_uploads ENABLE ROW LEVEL SECURITY;
+ALTER TABLE artifact_uploads FORCE ROW LEVEL SECURITY;
+CREATE POLICY own_tenant ON artifact_uploads TO aau_app USING (tenant_id = (SELECT app_tenant())) WITH CHECK (tenant_id = (SELECT app_tenant()));
+CREATE POLICY all_tenants ON artifact_uploads TO aau_platform USING (true) WITH CHECK (true);
+GRANT SELECT, INSERT, UPDATE, DELETE ON artifact_uploads TO aau_app, aau_platform;
+
+-- As before, and a file that is stored no longer waits under its name.
+CREATE OR REPLACE FUNCTION put_artifact(p_tenant uuid, p_task uuid, p_lease uuid, p_id uuid, p_plugin text, p_name text, p_media_type text, p_size bigint, p_sha256 text,
+  p_key text, p_max int) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE v_id uuid;
+BEGIN
+  PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
+  PERFORM 1 FROM tasks t WHERE t.id = p_task AND t.lease_token = p_lease AND t.status = 'running' FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN NULL; END IF;
+  IF (SELECT count(*) FROM artifacts a WHERE a.task_id = p_task AND a.name <> p_name) >= p_max THEN RETURN NULL; END IF;
+  INSERT INTO artifacts AS a (id, tenant_id, task_id, plugin_name, name, media_type, size_bytes, sha256, storage_key)
+    VALUES (p_id, p_tenant, p_task, p_plugin, p_name, p_media_type, p_size, p_sha256, p_key)
+    ON CONFLICT (task_id, name) DO UPDATE SET plugin_name = EXCLUDED.plugin_name, media_type = EXCLUDED.media_type, size_bytes = EXCLUDED.size_bytes,
+      sha256 = EXCLUDED.sha256, storage_key = EXCLUDED.storage_key, state = 'stored'
+    RETURNING a.id INTO v_id;
+  DELETE FROM artifact_uploads u WHERE u.artifact_id = v_id;
+  RETURN v_id;
+END $$;
+
+-- put_artifact for bytes that the object store did not take; null as there. AAU01: too much waits already, of this task or this tenant.
+CREATE FUNCTION keep_artifact(p_tenant uuid, p_task uuid, p_lease uuid, p_id uuid, p_plugin text, p_name text, p_media_type text, p_size bigint, p_sha256 text,
+  p_key text, p_max int, p_bytes bytea, p_task_bytes bigint, p_tenant_bytes bigint) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE v_id uuid;
+BEGIN
+  v_id := put_artifact(p_tenant, p_task, p_lease, p_id, p_plugin, p_name, p_media_type, p_size, p_sha256, p_key, p_max);
+  IF v_id IS NULL THEN RETURN NULL; END IF;
+  -- Summed from the artifacts' sizes, so that no waiting file is read.
+  IF (SELECT coalesce(sum(a.size_bytes) FILTER (WHERE u.task_id = p_task), 0) + p_size > p_task_bytes OR coalesce(sum(a.size_bytes), 0) + p_size > p_tenant_bytes
+      FROM artifact_uploads u JOIN artifacts a ON a.id = u.artifact_id WHERE u.tenant_id = p_tenant) THEN
+    -- An error, so that the row which put_artifact wrote does not stay: it would point at nothing.
+    RAISE EXCEPTION 'too much waits for the object store' USING ERRCODE = 'AAU01';
+  END IF;
+  UPDATE artifacts a SET state = 'pending' WHERE a.id = v_id;
+  INSERT INTO artifact_uploads (artifact_id, tenant_id, task_id, bytes) VALUES (v_id, p_tenant, p_task, p_bytes);
+  RETURN v_id;
+END $$;
+
+-- The next file to upload, put off so that nobody else takes it meanwhile, and longer each time. Only of tasks that are over: nothing is
+-- replaced there, so that what is uploaded here cannot overtake a newer file of the same name.
+CREATE FUNCTION take_due_upload() RETURNS TABLE (artifact_id uuid, storage_key text, media_type text, sha256 text, bytes bytea, attempts int) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM set_config('role', 'aau_platform', true);
+  RETURN QUERY
+    UPDATE artifact_uploads u SET attempts = u.attempts + 1, next_attempt_at = now() + least(interval '10 minutes', interval '15 seconds' * power(2, least(u.attempts, 6)))
+    FROM artifacts a
+    WHERE a.id = u.artifact_id AND u.artifact_id = (
+      SELECT d.artifact_id FROM artifact_uploads d JOIN tasks t ON t.id = d.task_id
+        WHERE d.next_attempt_at <= now() AND t.status IN ('success', 'partial', 'failed', 'cancelled')
+        ORDER BY d.next_attempt_at LIMIT 1 FOR UPDATE OF d SKIP LOCKED)
+    RETURNING a.id, a.storage_key, a.media_type, a.sha256, u.bytes, u.attempts;
+END $$;
+
+CREATE FUNCTION finish_upload(p_artifact uuid) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('role', 'aau_platform', true);
+  DELETE FROM artifact_uploads u WHERE u.artifact_id = p_artifact;
+  UPDATE artifacts a SET state = 'stored' WHERE a.id = p_artifact;
+END $$;

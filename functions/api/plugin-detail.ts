@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import { Refusal } from "../../shared/errors.ts";
+import { lookAtCircuits } from "../../shared/execution/circuit-breaker.ts";
 import { http, ok } from "../../shared/host/declare.ts";
 import { currentCatalogue } from "../../shared/registry/catalogue.ts";
 import { PluginDetail, pluginDetail } from "../../shared/registry/plugin-view.ts";
@@ -21,6 +22,7 @@ export default http({
     const [catalogue, subscribed] = await Promise.all([currentCatalogue(db, redis, request.admission?.registryGeneration ?? null), findSubscriptions(db, caller.tenantId)]);
     const entry = catalogue.plugins.get(params.name);
     if (!entry) throw new Refusal("NOT_FOUND", { message: `There is no plugin named ${params.name}.` });
-    return ok(pluginDetail(entry, subscribed.has(entry.name)));
+    const circuits = await lookAtCircuits(redis, [{ plugin: entry.name, version: entry.version }]);
+    return ok(pluginDetail(entry, subscribed.has(entry.name), circuits?.[0] ?? "closed"));
   },
 });

@@ -83,6 +83,8 @@ export interface Tables {
     size_bytes: string;
     sha256: string;
     storage_key: string;
+    state: Generated<string>;
     created_at: Generated<Timestamp>;
   };
+  artifact_uploads: { artifact_id: string; tenant_id: string; task_id: string; bytes: Buffer };
 }

@@ -149,6 +149,10 @@ export async function tripCircuit(redis: Redis, of: PluginVersion): Promise<Circ
   return answer === null ? "closed" : v.parse(State, answer);
 }
 
+export async function tripUnhealthy(redis: Redis, plugin: string, versions: readonly string[]): Promise<void> {
+  await Promise.all(versions.map((version) => tripCircuit(redis, { plugin, version })));
+}
+
 /** For those who show it: `half_open` also when the cooldown is over and nobody has probed yet. Null without Redis. */
 export async function lookAtCircuits(redis: Redis, of: readonly PluginVersion[]): Promise<CircuitState[] | null> {
   const answers = await tryRedis(withScripts(redis), (r) => Promise.all(of.map((one) => r.aauCircuitLook(circuitKey(one)))));

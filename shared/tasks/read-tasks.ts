@@ -53,14 +53,16 @@ export async function readTaskEvents(db: TenantDb, tenantId: TenantId, id: TaskI
   });
 }
 
+/** `waiting_bytes`: the file itself, while the object store has not taken it yet. */
 export async function findArtifact(db: TenantDb, tenantId: TenantId, taskId: TaskId, name: string) {
   const row = await db.tenant(tenantId, (tx) =>
     tx
-      .selectFrom("artifacts")
-      .select(["storage_key", "name", "media_type"])
-      .where("tenant_id", "=", tenantId)
-      .where("task_id", "=", taskId)
-      .where("name", "=", name)
+      .selectFrom("artifacts as a")
+      .leftJoin("artifact_uploads as u", "u.artifact_id", "a.id")
+      .select(["a.storage_key", "a.name", "a.media_type", "a.sha256", "u.bytes as waiting_bytes"])
+      .where("a.tenant_id", "=", tenantId)
+      .where("a.task_id", "=", taskId)
+      .where("a.name", "=", name)
       .executeTakeFirst(),
   );
   return row ?? null;

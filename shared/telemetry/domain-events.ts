@@ -22,6 +22,8 @@ export interface Telemetry {
   /** A part that the work can do without did not answer. */
   degraded(part: string, error: unknown): void;
   circuitSeen(circuit: { plugin: string; version: string; state: "closed" | "half_open" | "open" }): void;
+  /** The object store took a file that it had not taken when it was made. */
+  artifactUploaded(attempt: number): void;
   wakeRang(count: number): void;
   probeFound(plugin: string, status: string): void;
 }
@@ -62,6 +64,7 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
     },
     degraded: (part, error) => log("warn", "working without a part", { reason: part, error }),
     circuitSeen: ({ plugin, version, state }) => metrics.circuitState.set({ plugin, version }, CIRCUIT_LEVEL[state]),
+    artifactUploaded: (attempt) => log("info", "waiting artifact uploaded", { attempt }),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
     probeFound: (plugin, status) => log(status === "healthy" ? "debug" : "warn", "plugin probed", { plugin_name: plugin, status }),
   };

@@ -158,9 +158,10 @@ export class Execution {
     return count;
   }
 
-  #keep(ref: ArtifactRef): void {
+  #keep(ref: ArtifactRef, isDelayed: boolean): void {
     if (!this.artifacts.has(ref.name) && this.artifacts.size >= MAX_ARTIFACTS) throw new RangeError(`a task holds at most ${MAX_ARTIFACTS} artifacts`);
     this.artifacts.set(ref.name, ref);
+    if (isDelayed) this.warn({ code: "ARTIFACT_DELAYED", message: `The artifact store does not answer; the platform keeps ${ref.name} until it does, and serves it meanwhile.` });
   }
 
   #clientFor(node: string, signal: AbortSignal): Anthropic {
@@ -203,7 +204,7 @@ export class Execution {
           scopes: manifest.required_scopes,
           signal,
           trace: runtime.trace,
-          onStored: (ref) => execution.#keep(ref),
+          onStored: (ref, isDelayed) => execution.#keep(ref, isDelayed),
         });
         return artifacts;
       },

@@ -15,7 +15,8 @@ export interface ScopedStore {
   scopes: readonly string[];
   signal: AbortSignal;
   trace: Readonly<Record<string, string>>;
-  onStored(ref: ArtifactRef): void;
+  /** `isDelayed`: the platform keeps the file until the object store answers again. */
+  onStored(ref: ArtifactRef, isDelayed: boolean): void;
 }
 
 const TIMEOUT_MS = 30_000;
@@ -62,7 +63,7 @@ export function scopedArtifacts(store: ScopedStore): NodeContext["artifacts"] {
       if (!ref.success) throw new GatewayError("the artifact store's answer to PUT is no ArtifactRef", null);
       const sha256 = createHash("sha256").update(body).digest("hex");
       if (ref.output.sha256 !== sha256) throw new GatewayError("the artifact store holds other bytes than were sent", null);
-      store.onStored(ref.output);
+      store.onStored(ref.output, response.headers.get("aau-artifact") === "delayed");
       return ref.output;
     },
 
