@@ -54,40 +54,31 @@ CREATE POLICY own_tenant ON artifact_uploads TO aau_app USING (tenant_id = (SELE
 CREATE POLICY all_tenants ON artifact_uploads TO aau_platform USING (true) WITH CHECK (true);
 GRANT SELECT, INSERT, UPDATE, DELETE ON artifact_uploads TO aau_app, aau_platform;
 
--- As before, and a file that is stored no longer waits under its name.
-CREATE OR REPLACE FUNCTION put_artifact(p_tenant uuid, p_task uuid, p_lease uuid, p_id uuid, p_plugin text, p_name text, p_media_type text, p_size bigint, p_sha256 text,
-  p_key text, p_max int) RETURNS uuid LANGUAGE plpgsql AS $$
-DECLARE v_id uuid;
+-- What is done with the row that put_artifact returns, in the same statement: SELECT mark_stored(put_artifact(…)). The role is entered by
+-- then, and null stays null.
+CREATE FUNCTION mark_stored(p_artifact uuid) RETURNS uuid LANGUAGE plpgsql AS $$
 BEGIN
-  PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
-  PERFORM 1 FROM tasks t WHERE t.id = p_task AND t.lease_token = p_lease AND t.status = 'running' FOR NO KEY UPDATE;
-  IF NOT FOUND THEN RETURN NULL; END IF;
-  IF (SELECT count(*) FROM artifacts a WHERE a.task_id = p_task AND a.name <> p_name) >= p_max THEN RETURN NULL; END IF;
-  INSERT INTO artifacts AS a (id, tenant_id, task_id, plugin_name, name, media_type, size_bytes, sha256, storage_key)
-    VALUES (p_id, p_tenant, p_task, p_plugin, p_name, p_media_type, p_size, p_sha256, p_key)
-    ON CONFLICT (task_id, name) DO UPDATE SET plugin_name = EXCLUDED.plugin_name, media_type = EXCLUDED.media_type, size_bytes = EXCLUDED.size_bytes,
-      sha256 = EXCLUDED.sha256, storage_key = EXCLUDED.storage_key, state = 'stored'
-    RETURNING a.id INTO v_id;
-  DELETE FROM artifact_uploads u WHERE u.artifact_id = v_id;
-  RETURN v_id;
+  DELETE FROM artifact_uploads u WHERE u.artifact_id = p_artifact;
+  UPDATE artifacts a SET state = 'stored' WHERE a.id = p_artifact AND a.state <> 'stored';
+  RETURN p_artifact;
 END $$;
 
--- put_artifact for bytes that the object store did not take; null as there. AAU01: too much waits already, of this task or this tenant.
-CREATE FUNCTION keep_artifact(p_tenant uuid, p_task uuid, p_lease uuid, p_id uuid, p_plugin text, p_name text, p_media_type text, p_size bigint, p_sha256 text,
-  p_key text, p_max int, p_bytes bytea, p_task_bytes bigint, p_tenant_bytes bigint) RETURNS uuid LANGUAGE plpgsql AS $$
-DECLARE v_id uuid;
+-- AAU01: too much waits already, of this task or of this tenant. An error, so that the row which put_artifact wrote does not stay: it would
+-- point at nothing.
+CREATE FUNCTION mark_pending(p_artifact uuid, p_bytes bytea, p_task_bytes bigint, p_tenant_bytes bigint) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE v artifacts;
 BEGIN
-  v_id := put_artifact(p_tenant, p_task, p_lease, p_id, p_plugin, p_name, p_media_type, p_size, p_sha256, p_key, p_max);
-  IF v_id IS NULL THEN RETURN NULL; END IF;
+  SELECT * INTO v FROM artifacts a WHERE a.id = p_artifact;
+  IF NOT FOUND THEN RETURN NULL; END IF;
+  DELETE FROM artifact_uploads u WHERE u.artifact_id = v.id;
   -- Summed from the artifacts' sizes, so that no waiting file is read.
-  IF (SELECT coalesce(sum(a.size_bytes) FILTER (WHERE u.task_id = p_task), 0) + p_size > p_task_bytes OR coalesce(sum(a.size_bytes), 0) + p_size > p_tenant_bytes
-      FROM artifact_uploads u JOIN artifacts a ON a.id = u.artifact_id WHERE u.tenant_id = p_tenant) THEN
-    -- An error, so that the row which put_artifact wrote does not stay: it would point at nothing.
+  IF (SELECT coalesce(sum(a.size_bytes) FILTER (WHERE u.task_id = v.task_id), 0) + v.size_bytes > p_task_bytes OR coalesce(sum(a.size_bytes), 0) + v.size_bytes > p_tenant_bytes
+      FROM artifact_uploads u JOIN artifacts a ON a.id = u.artifact_id WHERE u.tenant_id = v.tenant_id) THEN
     RAISE EXCEPTION 'too much waits for the object store' USING ERRCODE = 'AAU01';
   END IF;
-  UPDATE artifacts a SET state = 'pending' WHERE a.id = v_id;
-  INSERT INTO artifact_uploads (artifact_id, tenant_id, task_id, bytes) VALUES (v_id, p_tenant, p_task, p_bytes);
-  RETURN v_id;
+  UPDATE artifacts a SET state = 'pending' WHERE a.id = v.id;
+  INSERT INTO artifact_uploads (artifact_id, tenant_id, task_id, bytes) VALUES (v.id, v.tenant_id, v.task_id, p_bytes);
+  RETURN v.id;
 END $$;
 
 -- The next file to upload, put off so that nobody else takes it meanwhile, and longer each time. Only of tasks that are over: nothing is

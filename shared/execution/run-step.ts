@@ -3,12 +3,9 @@
  * here. Short waits happen here; longer ones in the queue, where they hold nothing.
  */
 import type { Redis } from "ioredis";
-import * as v from "valibot";
-import type { TenantSecrets } from "../access/tenant-secrets.ts";
 import type { TenantDb } from "../db/database.ts";
-import { asId, publicId } from "../ids.ts";
 import { deprecationOf } from "../sdk/src/envelope-versions.ts";
-import { Attachment, ENVELOPE_VERSION, type InputEnvelope, type OutputEnvelope, type Warning } from "../sdk/src/envelopes.ts";
+import type { InputEnvelope, OutputEnvelope, Warning } from "../sdk/src/envelopes.ts";
 import type { StoredError } from "../tasks/task-view.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 import { callPlugin, type PluginCaller, PluginStopped } from "./call-plugin.ts";
@@ -24,7 +21,6 @@ import { callFailure, type Failure, failureOf, isOutage, timedOut } from "./step
 /** What a step needs of the platform. */
 export interface StepRunner extends PluginCaller {
   db: TenantDb;
-  secrets: TenantSecrets;
   redis: Redis;
   telemetry: Pick<Telemetry, "circuitSeen">;
   /** Milliseconds since the epoch: after this the work has to go on in another instance, since this one's request ends. */
@@ -39,6 +35,8 @@ export type StepEnding =
   | { kind: "lost" }
   | { kind: "hand_back"; delayMs: number; reason: string };
 
+export type Prepare = (step: ClaimedStep) => Promise<InputEnvelope>;
+
 /** Longer waits are spent in the queue. */
 const MAX_WAIT_HERE_MS = 10_000;
 /** The longest Retry-After that is believed. */
@@ -52,16 +50,16 @@ const LAST_NODE_MS = 25_000;
 const UNAVAILABLE = "PLUGIN_UNAVAILABLE";
 const CIRCUIT_OPEN = "CIRCUIT_OPEN";
 
-/** Calls the step's plugin, and its fallback where that one cannot answer. */
-export async function runStep(runner: StepRunner, claim: Claim, step: ClaimedStep, lease: Lease, stopping: AbortSignal): Promise<StepEnding> {
-  const own = await runPlugin(runner, claim, step, lease, stopping);
+/** Calls the step's plugin, and its fallback where that one cannot answer. `prepare` makes the envelope for whichever is called. */
+export async function runStep(runner: StepRunner, claim: Claim, step: ClaimedStep, lease: Lease, stopping: AbortSignal, prepare: Prepare): Promise<StepEnding> {
+  const own = await runPlugin(runner, claim, step, lease, stopping, prepare);
   const isHelpless = own.kind === "failed" ? own.error.cause !== "caller" : own.kind === "hand_back" && (own.reason === UNAVAILABLE || own.reason === CIRCUIT_OPEN);
   if (!isHelpless) return own;
   const fallback = await fallbackOf(runner.db, claim, step);
   if (!fallback) return own;
   const why = own.kind === "failed" ? own.error.code : UNAVAILABLE;
   lease.report("fallback", { plugin: step.plugin, code: why, fallback: fallback.plugin, version: fallback.version });
-  const other = await runPlugin(runner, claim, fallback, lease, stopping);
+  const other = await runPlugin(runner, claim, fallback, lease, stopping, prepare);
   if (other.kind === "output") {
     const message = `${step.plugin} ${step.version} could not answer (${why}); ${fallback.plugin} ${fallback.version} did.`;
     return { kind: "output", output: withWarnings(other.output, [{ code: "FALLBACK_USED", message }]), answeredBy: { plugin: fallback.plugin, version: fallback.version } };
@@ -70,14 +68,10 @@ export async function runStep(runner: StepRunner, claim: Claim, step: ClaimedSte
   return other.kind === "lost" || other.kind === "cancelled" || stopping.aborted ? other : own;
 }
 
-async function runPlugin(runner: StepRunner, claim: Claim, step: ClaimedStep, lease: Lease, stopping: AbortSignal): Promise<StepEnding> {
+async function runPlugin(runner: StepRunner, claim: Claim, step: ClaimedStep, lease: Lease, stopping: AbortSignal, prepare: Prepare): Promise<StepEnding> {
   const { manifest } = step;
   const of = { plugin: step.plugin, version: step.version };
-  const names = manifest.required_secret_names;
-  const [permit, secrets] = await Promise.all([
-    askCircuit(runner.redis, of, manifest.timeout_seconds * 1000 + 2 * MAX_WAIT_HERE_MS),
-    names.length === 0 ? {} : runner.secrets.reveal(runner.db, claim.tenantId, step.plugin, names),
-  ]);
+  const permit = await askCircuit(runner.redis, of, manifest.timeout_seconds * 1000 + 2 * MAX_WAIT_HERE_MS);
   runner.telemetry.circuitSeen({ ...of, state: permit.state });
   if (!permit.mayCall) {
     lease.report("waiting", { code: UNAVAILABLE, plugin: step.plugin, retry_after_seconds: Math.ceil(permit.retryAfterMs / 1000) });
@@ -88,7 +82,7 @@ async function runPlugin(runner: StepRunner, claim: Claim, step: ClaimedStep, le
   let ending: StepEnding | null = null;
   let verdict: Verdict = "neutral";
   try {
-    ({ ending, verdict } = await callUntilFinal(runner, claim, step, lease, stopping, inputEnvelope(claim, step, secrets), permit));
+    ({ ending, verdict } = await callUntilFinal(runner, claim, step, lease, stopping, await prepare(step), permit));
     return ending;
   } finally {
     const told = tellCircuit(runner.redis, of, permit, verdict).then((state) => runner.telemetry.circuitSeen({ ...of, state }));
@@ -178,28 +172,6 @@ function finished(output: OutputEnvelope, step: ClaimedStep, warnings: readonly 
 
 function withWarnings(output: OutputEnvelope, warnings: readonly Warning[]): OutputEnvelope {
   return warnings.length === 0 ? output : { ...output, warnings: [...output.warnings, ...warnings] };
-}
-
-const Input = v.object({ command: v.string(), attachments: v.array(Attachment) });
-
-function inputEnvelope(claim: Claim, step: ClaimedStep, secrets: Record<string, string>): InputEnvelope {
-  const { command, attachments } = v.parse(Input, claim.input);
-  return {
-    task_id: publicId("task", claim.taskId),
-    task_description: command,
-    envelope_version: ENVELOPE_VERSION,
-    context: {
-      tenant_id: publicId("tenant", claim.tenantId),
-      user_id: claim.userId === null ? null : publicId("user", asId("user", claim.userId)),
-      user_profile: claim.profile ?? {},
-      conversation_history: [],
-      org_knowledge_chunks: [],
-      plugin_config: step.config,
-      secrets,
-    },
-    metadata: { source_channel: "api", priority: claim.priority, source_plugin: null, correlation_id: claim.requestId, timestamp: claim.createdAt },
-    attachments,
-  };
 }
 
 async function pause(ms: number, signal: AbortSignal): Promise<void> {

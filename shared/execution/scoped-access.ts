@@ -61,21 +61,19 @@ export async function storeArtifact(
   );
   FAILPOINT: await failpoint("artifact.after_upload");
   const values = [tenantId, capability.task, capability.lease, newId("artifact"), capability.plugin, file.name, mediaType, file.bytes.byteLength, sha256, key, MAX_ARTIFACTS];
+  const put = "put_artifact($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
   const [row] = isDelayed
     ? await db
-        .call<{ id: string }>("SELECT keep_artifact($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS id", [
-          ...values,
-          Buffer.from(file.bytes),
-          MAX_WAITING_BYTES.task,
-          MAX_WAITING_BYTES.tenant,
-        ])
-        .catch((cause: unknown) => {
-          if (sqlState(cause) !== TOO_MUCH_WAITS) throw cause;
-          throw new Refusal("SERVICE_UNAVAILABLE", { message: "The artifact store cannot be reached, and too much waits for it already.", retryAfterSec: 30, cause });
-        })
-    : await db.call<{ id: string }>("SELECT put_artifact($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS id", values);
+        .call<{ id: string }>(`SELECT mark_pending(${put}, $12, $13, $14) AS id`, [...values, Buffer.from(file.bytes), MAX_WAITING_BYTES.task, MAX_WAITING_BYTES.tenant])
+        .catch(refuseTooMuch)
+    : await db.call<{ id: string }>(`SELECT mark_stored(${put}) AS id`, values);
   if (!row?.id) throw new Refusal("CONFLICT", { message: `This execution is over, or has stored ${MAX_ARTIFACTS} artifacts already.` });
   return { ref: { artifact_id: publicId("artifact", row.id), name: file.name, media_type: mediaType, size_bytes: file.bytes.byteLength, sha256 }, isDelayed };
+}
+
+function refuseTooMuch(cause: unknown): never {
+  if (sqlState(cause) !== TOO_MUCH_WAITS) throw cause;
+  throw new Refusal("SERVICE_UNAVAILABLE", { message: "The artifact store cannot be reached, and too much waits for it already.", retryAfterSec: 30, cause });
 }
 
 /** Only what the same plugin stored for the same task. */

@@ -103,7 +103,7 @@ describe("files that wait", () => {
     expect(body.status).toBe("success");
     await platform.db.platform((tx) => tx.updateTable("tasks").set({ status: "running" }).where("tenant_id", "=", tenant.tenantId).execute());
     const keep = (name: string) =>
-      platform.db.call("SELECT keep_artifact($1, $2, $3, gen_random_uuid(), 'filer', $4, 'text/plain', 6, 'x', 'key', 100, '\\x616263616263', 10, 100) AS id", [
+      platform.db.call("SELECT mark_pending(put_artifact($1, $2, $3, gen_random_uuid(), 'filer', $4, 'text/plain', 6, 'x', 'key', 100), '\\x616263616263', 10, 100) AS id", [
         tenant.tenantId,
         task?.id,
         task?.lease_token,
