@@ -103,3 +103,16 @@ BEGIN
   DELETE FROM artifact_uploads u WHERE u.artifact_id = p_artifact;
   UPDATE artifacts a SET state = 'stored' WHERE a.id = p_artifact;
 END $$;
+
+-- The envelopes as JSON Schema, for those who write a plugin without the SDK. The SDK's own schemas are the source: `migrate` writes
+-- what they say now, after the last migration, so that no hand keeps two in step.
+CREATE TABLE envelope_schemas (
+  version text NOT NULL CHECK (version ~ '^\d+\.\d+$'),
+  message text NOT NULL CHECK (message IN ('input', 'output')),
+  -- The one that the platform speaks by itself; the others are accepted, and their plugins' callers are told.
+  is_current boolean NOT NULL,
+  schema jsonb NOT NULL,
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (version, message)
+);
+GRANT SELECT ON envelope_schemas TO aau_app, aau_platform;

@@ -208,7 +208,8 @@ class PluginService {
   /** What tells an execution to stop at its next node: the drain, or the time that the platform has named. */
   #leavingAt(stopAfter: Date | undefined): AbortSignal {
     if (!stopAfter) return this.#leaving.signal;
-    return AbortSignal.any([this.#leaving.signal, AbortSignal.timeout(Math.min(Math.max(stopAfter.getTime() - Date.now(), 0), MAX_TIMER_MS))]);
+    const leftMs = stopAfter.getTime() - Date.now();
+    return leftMs <= 0 ? AbortSignal.abort() : AbortSignal.any([this.#leaving.signal, AbortSignal.timeout(Math.min(leftMs, MAX_TIMER_MS))]);
   }
 
   /** What runs stops at its next node. What has not after the plugin's time-out is cut off, and has a little longer for its last line. */
