@@ -19,9 +19,11 @@ export interface PodOptions {
   env: Record<string, string>;
   /** Starts a new process also when one ends by itself. */
   restarts?: boolean;
+  /** JavaScript that Node runs as it is. */
+  isPlain?: boolean;
 }
 
-export async function startPod({ program, args = [], env, restarts = false }: PodOptions): Promise<Pod> {
+export async function startPod({ program, args = [], env, restarts = false, isPlain = false }: PodOptions): Promise<Pod> {
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   let starts = 0;
@@ -30,7 +32,12 @@ export async function startPod({ program, args = [], env, restarts = false }: Po
 
   function spawn(): Child {
     starts += 1;
-    const started = startChild({ name: "pod", command: process.execPath, args: ["--import", "tsx", ...args, program], env: { ...process.env, ...env, PORT: String(port) } });
+    const started = startChild({
+      name: "pod",
+      command: process.execPath,
+      args: [...(isPlain ? [] : ["--import", "tsx"]), ...args, program],
+      env: { ...process.env, ...env, PORT: String(port) },
+    });
     if (restarts)
       void started.exited.then(() => {
         if (!isOver && child === started) child = spawn();
