@@ -11,6 +11,7 @@ import type { RoutingThresholds } from "../shared/routing/decide.ts";
 import { THRESHOLDS } from "../shared/routing/thresholds.ts";
 import { readCatalogue, readCommands, splitInHalves } from "../test/corpus/corpus.ts";
 import { fitRouting } from "./calibrate-fit.ts";
+import { calibrateKnowledge } from "./calibrate-knowledge.ts";
 import { confusionTable, outcomeHeader, outcomeLine } from "./calibrate-report.ts";
 import { embedCatalogue, samplesOf, trialsOf } from "./calibrate-trials.ts";
 
@@ -25,8 +26,11 @@ const fit = [...known.fit, ...blind.fit];
 const names = catalogue.map(({ plugin }) => plugin);
 
 const table: Record<string, RoutingThresholds> = { ...THRESHOLDS };
-for (const embedder of embedders()) table[embedder.model] = await calibrate(embedder);
-await settle(render(table));
+if (!process.argv.includes("knowledge")) {
+  for (const embedder of embedders()) table[embedder.model] = await calibrate(embedder);
+  await settle(render(table));
+}
+await calibrateKnowledge();
 
 function embedders(): Embedder[] {
   const { OPENAI_API_KEY: apiKey, OPENAI_BASE_URL: baseUrl } = process.env;

@@ -9,12 +9,25 @@ declare const brand: unique symbol;
 /** A UUID in its canonical lower-case form, marked with what it names. */
 export type Id<Kind extends string> = string & { readonly [brand]: Kind };
 
-const PREFIX = { task: "task", tenant: "ten", user: "usr", key: "key", artifact: "art", plugin: "plg", version: "ver", call: "call", request: "req" } as const;
+const PREFIX = {
+  task: "task",
+  tenant: "ten",
+  user: "usr",
+  key: "key",
+  artifact: "art",
+  plugin: "plg",
+  version: "ver",
+  call: "call",
+  conversation: "conv",
+  request: "req",
+  document: "doc",
+} as const;
 export type IdKind = keyof typeof PREFIX;
 export type TaskId = Id<"task">;
 export type TenantId = Id<"tenant">;
 export type UserId = Id<"user">;
 export type KeyId = Id<"key">;
+export type DocumentId = Id<"document">;
 
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;

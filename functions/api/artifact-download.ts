@@ -14,12 +14,13 @@ export default http({
   scope: "tasks:read",
   needs: ["db", "storage"],
   params: v.object({ task_id: idParam("task"), name: ArtifactName }),
+  query: v.strictObject({ step: v.optional(v.pipe(v.string(), v.maxLength(64), v.description("The step that stored it, where several stored one under this name."))) }),
   replies: { 200: null, 302: null },
   documented: { replyHeaders: { Location: "A link to the file that works for five minutes." } },
   scale: { min: 0, max: 5, concurrency: 80 },
 
-  async handle({ params, caller, db, storage }) {
-    const artifact = await findArtifact(db, caller.tenantId, params.task_id, params.name);
+  async handle({ params, query, caller, db, storage }) {
+    const artifact = await findArtifact(db, caller.tenantId, params.task_id, params.name, query.step);
     if (!artifact) throw new Refusal("NOT_FOUND", { message: "There is no such artifact." });
     const { waiting_bytes: waiting, name, media_type } = artifact;
     if (waiting) {

@@ -1,10 +1,9 @@
 import * as v from "valibot";
-import { Refusal } from "../../shared/errors.ts";
 import { lookAtCircuits } from "../../shared/execution/circuit-breaker.ts";
 import { http, ok } from "../../shared/host/declare.ts";
-import { currentCatalogue } from "../../shared/registry/catalogue.ts";
 import { PluginDetail, pluginDetail } from "../../shared/registry/plugin-view.ts";
 import { findSubscriptions } from "../../shared/registry/subscriptions.ts";
+import { visiblePlugin } from "../../shared/registry/visible-plugin.ts";
 import { PluginName } from "../../shared/sdk/src/manifest.ts";
 
 /** One plugin: what it can do, what it needs, what it costs in tokens at most. */
@@ -19,9 +18,7 @@ export default http({
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, caller, request, db, redis }) {
-    const [catalogue, subscribed] = await Promise.all([currentCatalogue(db, redis, request.admission?.registryGeneration ?? null), findSubscriptions(db, caller.tenantId)]);
-    const entry = catalogue.plugins.get(params.name);
-    if (!entry) throw new Refusal("NOT_FOUND", { message: `There is no plugin named ${params.name}.` });
+    const [entry, subscribed] = await Promise.all([visiblePlugin(db, redis, request.admission?.registryGeneration, params.name), findSubscriptions(db, caller.tenantId)]);
     const circuits = await lookAtCircuits(redis, [{ plugin: entry.name, version: entry.version }]);
     return ok(pluginDetail(entry, subscribed.has(entry.name), circuits?.[0] ?? "closed"));
   },

@@ -17,6 +17,7 @@ export default http({
   body: v.strictObject({ manifest: Manifest, endpoint: Endpoint }),
   maxBodyBytes: 256 * 1024,
   replies: { 200: v.strictObject({ plugin_id: v.string() }), 201: v.strictObject({ plugin_id: v.string() }) },
+  documented: { refusals: ["CONFLICT", "CIRCULAR_DEPENDENCY"] },
   scale: { min: 0, max: 2, concurrency: 10 },
 
   async handle({ body, request, platformDb, redis, embedder }) {

@@ -20,10 +20,7 @@ export default http({
 
   async handle({ params, query, caller, request, db, signals }) {
     const task = query.wait
-      ? await waitForTask(
-          { db, signals },
-          { tenantId: caller.tenantId, taskId: params.task_id, waitMs: query.wait * 1000, signal: AbortSignal.any([request.signal, request.draining]) },
-        )
+      ? await waitForTask({ db, signals }, { tenantId: caller.tenantId, taskId: params.task_id, waitMs: query.wait * 1000, signals: [request.signal, request.draining] })
       : await findTask(db, caller.tenantId, params.task_id);
     if (!task) throw new Refusal("NOT_FOUND", { message: "There is no such task." });
     return ok(taskView(task));

@@ -3,20 +3,21 @@ import { Refusal } from "../../shared/errors.ts";
 import { failpoint } from "../../shared/failpoint.ts";
 import { accepted, http, ok } from "../../shared/host/declare.ts";
 import { bodyDigest } from "../../shared/host/http-function.ts";
-import { newId, publicId } from "../../shared/ids.ts";
+import { newId, publicId, type TaskId } from "../../shared/ids.ts";
+import { DryRun, dryRun } from "../../shared/planning/dry-run.ts";
+import { planSubmission } from "../../shared/planning/plan-submission.ts";
 import { currentCatalogue } from "../../shared/registry/catalogue.ts";
-import { refuseUnrouted } from "../../shared/routing/refuse-unrouted.ts";
 import { commandDigest } from "../../shared/routing/route-cache.ts";
-import { routeCommand } from "../../shared/routing/route-command.ts";
-import { admitTask } from "../../shared/tasks/admit-task.ts";
+import { admitTask, notSubscribed, quotaExceeded } from "../../shared/tasks/admit-task.ts";
+import { askCaller } from "../../shared/tasks/questions.ts";
 import { findTask } from "../../shared/tasks/read-tasks.ts";
 import { IdempotencyKey, MAX_SUBMISSION_BYTES, Submission, waitSecondsOf } from "../../shared/tasks/submission.ts";
-import { isTerminal, TaskSummary, TaskView, taskSummary, taskView } from "../../shared/tasks/task-view.ts";
+import { type FullTaskRow, isTerminal, TaskSummary, TaskView, taskSummary, taskView } from "../../shared/tasks/task-view.ts";
 import { waitForTask } from "../../shared/tasks/wait-for-task.ts";
 
 /** Seconds that a submit to a plugin which calls itself fast waits by itself. */
 const FAST_WAIT_SEC = 10;
-const Hint = v.object({ command: v.string(), plugin: v.optional(v.string()) });
+const Hint = v.object({ command: v.string(), plugin: v.optional(v.string()), plan: v.optional(v.unknown()) });
 const EXAMPLES = {
   routed: {
     summary: "The platform finds the plugin",
@@ -31,24 +32,45 @@ const EXAMPLES = {
       max_cost_usd: "0.25",
     },
   },
+  planned: {
+    summary: "The caller has a plan",
+    value: {
+      command: "Review this change and create a ticket for each issue",
+      plan: [
+        { id: "review", plugin: "code-review" },
+        {
+          id: "tickets",
+          plugin: "ticket-processor",
+          version: "^1.0.0",
+          needs: ["review"],
+          command: "Create a ticket for each finding",
+          inputs: [{ from: "review", pointer: "/data/findings", as: "attachment", name: "findings.json" }],
+          when: 'steps.review.status == "success"',
+        },
+      ],
+    },
+  },
 };
 
-/** Routes, checks, reserves and inserts a task, rings for it, and waits for the result if the caller asks to. */
+/** Plans, checks, reserves and inserts a task, rings for it, and waits for the result if the caller asks to. */
 export default http({
   name: "task-submit",
-  summary: "Submit a command; the platform finds the plugin that answers it.",
+  summary: "Submit a command; the platform finds the plugin, or the chain of plugins, that answers it.",
   route: "POST /v1/tasks",
   scope: "tasks:write",
-  needs: ["db", "redis", "embedder", "ring", "signals", "settings", "telemetry"],
+  needs: ["db", "redis", "embedder", "upstream", "ring", "signals", "settings", "telemetry"],
   headers: {
     "Idempotency-Key": "1 to 255 printable characters; the same key with the same body within 24 hours gives the same task.",
     Prefer: "`wait=N` waits up to N seconds (at most 25) for the result.",
   },
+  query: v.strictObject({
+    dry_run: v.optional(v.pipe(v.picklist(["true", "false"], "must be true or false"), v.description("`true` plans, checks and estimates, and runs nothing."))),
+  }),
   body: Submission,
   maxBodyBytes: MAX_SUBMISSION_BYTES,
-  replies: { 200: TaskView, 202: TaskSummary },
+  replies: { 200: v.union([TaskView, DryRun]), 202: TaskSummary },
   documented: {
-    refusals: ["PLUGIN_NOT_SUBSCRIBED", "NOT_FOUND", "NO_MATCHING_PLUGIN", "QUOTA_EXCEEDED"],
+    refusals: ["PLUGIN_NOT_SUBSCRIBED", "CHAINING_NOT_INCLUDED", "NOT_FOUND", "NO_MATCHING_PLUGIN", "CIRCULAR_DEPENDENCY", "VERSION_UNSATISFIED", "QUOTA_EXCEEDED"],
     replyHeaders: { Location: "Where the task can be read.", "Idempotency-Replayed": "`true` when the Idempotency-Key was known: this is the first submit's task." },
     requestExamples: EXAMPLES,
   },
@@ -57,85 +79,69 @@ export default http({
   routeHint(body) {
     const parsed = v.safeParse(Hint, body);
     if (!parsed.success) return undefined;
-    const { plugin, command } = parsed.output;
+    const { plugin, command, plan } = parsed.output;
+    // A plan of the caller's own is not routed.
+    if (plan !== undefined) return undefined;
     return plugin === undefined ? { command: commandDigest(command.trim()) } : { plugin };
   },
 
-  async handle({ body, caller, request, db, redis, embedder, ring, signals, settings, telemetry }) {
+  async handle({ body, query, caller, request, db, redis, embedder, upstream, ring, signals, settings, telemetry }) {
     FAILPOINT: await failpoint("submit.after_validate");
+    const isDryRun = query.dry_run === "true";
+    const upgradeUrl = settings.UPGRADE_URL;
     const idempotencyKey = readIdempotencyKey(request.header("idempotency-key"));
     const catalogue = await currentCatalogue(db, redis, request.admission?.registryGeneration ?? null);
     const thresholds = { chainThreshold: settings.CHAIN_THRESHOLD, confidenceMin: settings.CONFIDENCE_MIN };
-    const route = await routeCommand(
-      { catalogue, embedder, redis, thresholds },
-      { tenantId: caller.tenantId, command: body.command, plugin: body.plugin, cachedRoute: request.admission?.cachedRoute ?? null },
-    );
-    if (route.kind !== "plugin") throw refuseUnrouted(route);
-    const { entry, method, confidence } = route;
-    await request.admitToPlugin(entry.name);
+    const router = { catalogue, embedder, upstream, redis, thresholds, visible: null, telemetry };
+    const decided = await planSubmission(router, { submission: body, caller, cachedRoute: request.admission?.cachedRoute ?? null, upgradeUrl, isDryRun });
+    if (decided.kind === "planned") for (const name of new Set([decided.entry.name, ...decided.plan.map((step) => step.plugin)])) await request.admitToPlugin(name);
+    if (isDryRun) return ok(await dryRun({ db, upstream, catalogue, upgradeUrl }, caller, body, decided));
 
     const id = newId("task");
     const idempotency = idempotencyKey === null ? null : { key: idempotencyKey, requestSha256: bodyDigest(request.bodyBytes) };
-    const admitted = await admitTask(db, caller, {
-      id,
-      submission: body,
-      plugin: entry.name,
-      version: entry.version,
-      method,
-      confidence,
-      traceparent: request.traceparent,
-      requestId: request.requestId,
-      idempotency,
-    });
-    if (admitted.outcome === "key_reused") throw new Refusal("INVALID_INPUT", { message: "This Idempotency-Key was used for another body within the last 24 hours." });
-    if (admitted.outcome === "not_subscribed") {
-      throw new Refusal("PLUGIN_NOT_SUBSCRIBED", {
-        message: `Your plan does not include the ${entry.name} plugin.`,
-        details: { plugin: entry.name, upgrade_url: settings.UPGRADE_URL },
-      });
-    }
-    if (admitted.outcome === "quota_exceeded") {
-      throw new Refusal("QUOTA_EXCEEDED", {
-        message: `The ${admitted.limit} executions of ${entry.name} in this month are used up.`,
-        details: { plugin: entry.name, quota_limit: admitted.limit, upgrade_url: settings.UPGRADE_URL },
-      });
+    const base = { id, submission: body, traceparent: request.traceparent, requestId: request.requestId, idempotency };
+    if (decided.kind === "question") {
+      const asked = await askCaller(db, caller, catalogue, { ...base, route: decided });
+      if (asked.outcome === "key_reused") throw keyReused();
+      request.note({ task_id: publicId("task", asked.taskId), routing_method: decided.method });
+      return answerWith(await findTask(db, caller.tenantId, asked.taskId), headersOf(asked.taskId, asked.outcome === "replayed"));
     }
 
+    const { entry, plan, method, confidence, embedding } = decided;
+    const admitted = await admitTask(db, caller, { ...base, plugin: entry.name, plan, method, confidence, embedding });
+    if (admitted.outcome === "key_reused") throw keyReused();
+    if (admitted.outcome === "not_subscribed") throw notSubscribed(admitted.plugin, upgradeUrl);
+    if (admitted.outcome === "quota_exceeded") throw quotaExceeded(admitted.plugin, admitted.limit, upgradeUrl);
+
     const { taskId } = admitted;
+    const isReplay = admitted.outcome === "replayed";
     request.note({ task_id: publicId("task", taskId), plugin_name: entry.name, routing_method: method });
-    const headers: Record<string, string> = { location: `/v1/tasks/${publicId("task", taskId)}` };
-    if (admitted.outcome === "replayed") headers["idempotency-replayed"] = "true";
-    else telemetry.taskAdmitted({ taskId, tenantId: caller.tenantId, plugin: entry.name, method, confidence });
-    const waitSec = waitSecondsOf(request.header("prefer")) ?? (entry.manifest.estimated_latency === "fast" ? FAST_WAIT_SEC : 0);
-    const rung = admitted.outcome === "admitted" ? () => ring.task(entry.name, taskId, request.traceparent) : undefined;
+    const headers = headersOf(taskId, isReplay);
+    if (!isReplay) telemetry.taskAdmitted({ taskId, tenantId: caller.tenantId, plugin: entry.name, method, confidence });
+    const isFast = plan.length === 1 && entry.manifest.estimated_latency === "fast";
+    const waitSec = waitSecondsOf(request.header("prefer")) ?? (isFast ? FAST_WAIT_SEC : 0);
+    const rung = isReplay ? undefined : () => ring.task(entry.name, taskId, request.traceparent);
     if (waitSec > 0) {
-      const task = await waitForTask(
-        { db, signals },
-        { tenantId: caller.tenantId, taskId, waitMs: waitSec * 1000, signal: AbortSignal.any([request.signal, request.draining]) },
-        rung,
-      );
-      if (task && isTerminal(task.status)) return ok(taskView(task), headers);
+      const waited = await waitForTask({ db, signals }, { tenantId: caller.tenantId, taskId, waitMs: waitSec * 1000, signals: [request.signal, request.draining] }, rung);
+      if (waited && isTerminal(waited.status)) return ok(taskView(waited), headers);
     } else await rung?.();
     FAILPOINT: await failpoint("submit.after_ring");
-    if (admitted.outcome === "replayed") {
-      const task = await findTask(db, caller.tenantId, taskId);
-      if (task) return isTerminal(task.status) ? ok(taskView(task), headers) : accepted(taskSummary(task), headers);
-    }
-    return accepted(
-      taskSummary({
-        id: taskId,
-        plugin_name: entry.name,
-        status: "queued",
-        routing_method: method,
-        routing_confidence: confidence,
-        created_at: admitted.createdAt,
-        started_at: null,
-        completed_at: null,
-      }),
-      headers,
-    );
+    if (isReplay) return answerWith(await findTask(db, caller.tenantId, taskId), headers);
+    const task = { id: taskId, plugin_name: entry.name, status: "queued" as const, routing_method: method, routing_confidence: confidence };
+    return accepted(taskSummary({ ...task, created_at: admitted.createdAt, started_at: null, completed_at: null }), headers);
   },
 });
+
+function answerWith(task: FullTaskRow | null, headers: Record<string, string>) {
+  if (!task) throw new Refusal("NOT_FOUND", { message: "There is no such task." });
+  return isTerminal(task.status) ? ok(taskView(task), headers) : accepted(taskSummary(task), headers);
+}
+
+function headersOf(taskId: TaskId, isReplay: boolean): Record<string, string> {
+  return { location: `/v1/tasks/${publicId("task", taskId)}`, ...(isReplay ? { "idempotency-replayed": "true" } : {}) };
+}
+
+const keyReused = () => new Refusal("INVALID_INPUT", { message: "This Idempotency-Key was used for another body within the last 24 hours." });
 
 function readIdempotencyKey(header: string | undefined): string | null {
   if (header === undefined) return null;

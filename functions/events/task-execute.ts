@@ -8,14 +8,14 @@ const TIMEOUT_SEC = 600;
 /** Before that a running plugin stops at its next node, so that another instance goes on. */
 const HAND_OVER_SEC = 45;
 
-/** Claims a queued task, runs its plugin under a lease, and settles it. Any number of wake-ups for one task run it once. */
+/** Claims a queued task, runs its plan under a lease, and settles it. Any number of wake-ups for one task run it once. */
 export default event({
   name: "task-execute",
-  summary: "Claim a task, run its plugin, settle it.",
+  summary: "Claim a task, run its plan, settle it.",
   event: "io.aau.task.queued",
   stream: "stream:tasks:{plugin}",
   data: v.object({ task_id: idParam("task") }),
-  needs: ["db", "platformDb", "redis", "signals", "plugins", "capabilities", "secrets", "upstream", "settings", "telemetry"],
+  needs: ["db", "platformDb", "redis", "signals", "plugins", "capabilities", "secrets", "upstream", "embedder", "settings", "telemetry"],
   scale: { min: 1, max: 50, concurrency: 100 },
   timeoutSec: TIMEOUT_SEC,
   memoryMib: 512,

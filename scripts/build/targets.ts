@@ -50,6 +50,7 @@ const inFunctions = (name: string) => ({ name, folder: join("functions", name), 
 const OTHERS: readonly (Omit<Target, "source"> & { file: string })[] = [
   { name: "bridge", folder: "bridge", form: "module", entry: "index.mjs", file: "shared/host/bridge/main.ts" },
   { name: "migrate", folder: "migrate", form: "module", entry: "index.mjs", file: "scripts/migrate.ts", data: "migrations" },
+  { name: "secrets-rotate", folder: "secrets-rotate", form: "module", entry: "index.mjs", file: "scripts/secrets-rotate.ts" },
   { name: "register", folder: "register", form: "module", entry: "index.mjs", file: "scripts/register.ts" },
   { name: "platform", folder: "local", form: "module", entry: "platform.mjs", file: "scripts/local/platform.ts" },
 ];

@@ -42,8 +42,7 @@ export async function startInProcess({
   openers = ALL_OPENERS,
 }: InProcessOptions): Promise<InProcessPlatform> {
   const { runtime, stop } = await openRuntime(functions, openers, config, "platform");
-  // The catch-all last: Hono takes the first route that matches.
-  const outside = functions.filter(isPublic).sort((a, b) => Number(a.name === "not-found") - Number(b.name === "not-found"));
+  const outside = functions.filter(isPublic);
   const inside = functions.filter((fn) => !isPublic(fn));
   const publicApp = new Hono();
   mountFunctions(publicApp, outside, runtime);

@@ -51,7 +51,17 @@ export interface Tables {
     ended_at: NullableTimestamp;
   };
   usage_periods: { tenant_id: string; plugin_name: string; environment: string; period_start: string; used: number; reserved: number };
-  tenant_secrets: { id: Generated<string>; tenant_id: string; plugin_name: string; secret_name: string; secret_value: Buffer; key_id: string };
+  tenant_secrets: {
+    id: Generated<string>;
+    tenant_id: string;
+    plugin_name: string;
+    secret_name: string;
+    secret_value: Buffer;
+    key_id: string;
+    created_at: Generated<Timestamp>;
+    updated_at: Generated<Timestamp>;
+  };
+  tenant_plugin_config: { id: Generated<string>; tenant_id: string; plugin_id: string; config: Json; version: Generated<string>; updated_at: Generated<Timestamp> };
   tasks: {
     id: string;
     tenant_id: string;
@@ -61,6 +71,7 @@ export interface Tables {
     status: string;
     result: Json;
     error: Json;
+    input_request: Json;
     routing_method: string;
     routing_confidence: number | null;
     priority: string;
@@ -72,11 +83,24 @@ export interface Tables {
     started_at: NullableTimestamp;
     completed_at: NullableTimestamp;
   };
+  knowledge_documents: {
+    id: string;
+    tenant_id: string;
+    source_url: string | null;
+    media_type: string;
+    bytes: number;
+    status: string;
+    error: string | null;
+    chunk_count: number;
+    created_at: Generated<Timestamp>;
+    embedded_at: NullableTimestamp;
+  };
   task_events: { task_id: string; seq: number; tenant_id: string; type: string; data: Json; at: Timestamp };
   artifacts: {
     id: string;
     tenant_id: string;
     task_id: string;
+    step: string;
     plugin_name: string;
     name: string;
     media_type: string;

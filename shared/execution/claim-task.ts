@@ -2,8 +2,14 @@
 import * as v from "valibot";
 import type { PlatformDb } from "../db/database.ts";
 import { asId, type TaskId, type TenantId } from "../ids.ts";
-import { Manifest } from "../sdk/src/manifest.ts";
+import { pluginVersion } from "../registry/plugin-versions.ts";
+import { Attachment } from "../sdk/src/envelopes.ts";
+import type { Manifest } from "../sdk/src/manifest.ts";
 import { type PlanStep, TaskPlan } from "../tasks/task-plan.ts";
+import { StoredError } from "../tasks/task-view.ts";
+import { TaskContext } from "./assemble-context.ts";
+import { claimRow } from "./claim-batch.ts";
+import { RecordedStep, type StepRecord } from "./step-record.ts";
 
 /** A step of the plan with the plugin version that it was admitted with. */
 export type ClaimedStep = PlanStep & { manifest: Manifest; endpoint: string; config: Record<string, unknown> };
@@ -18,8 +24,18 @@ export interface Claim {
   /** On this process's clock, derived from what is left on the database's. */
   deadlineAtMs: number;
   steps: [ClaimedStep, ...ClaimedStep[]];
+  /** Steps that an earlier attempt finished; they are not run again. */
+  finished: StepRecord[];
+  /** Why the task must end now, with what is finished. */
+  due: StoredError | null;
   profile: Record<string, unknown> | null;
-  input: unknown;
+  command: string;
+  attachments: Attachment[];
+  conversationId: string | null;
+  /** What an earlier attempt told the plugins. */
+  context: TaskContext | null;
+  /** The command as routing embedded it. */
+  commandVector: { values: Float32Array; model: string } | null;
   priority: "low" | "normal" | "high";
   routingMethod: string;
   requestId: string;
@@ -33,7 +49,12 @@ const ClaimedTask = v.object({
   tenant_id: v.string(),
   user_id: v.nullable(v.string()),
   plan: TaskPlan,
-  input: v.unknown(),
+  input: v.object({ command: v.string(), attachments: v.array(Attachment) }),
+  conversation_id: v.nullable(v.string()),
+  context: v.nullable(TaskContext),
+  command_embedding: v.nullable(v.string()),
+  command_embedding_model: v.nullable(v.string()),
+  due: v.nullable(StoredError),
   routing_method: v.string(),
   priority: v.picklist(["low", "normal", "high"]),
   attempt: v.number(),
@@ -43,11 +64,19 @@ const ClaimedTask = v.object({
   traceparent: v.nullable(v.string()),
   request_id: v.string(),
 });
-const ClaimedPlugin = v.object({ name: v.string(), version: v.string(), endpoint: v.string(), manifest: Manifest, config: Record_ });
 const Row = v.variant("outcome", [
   v.object({ outcome: v.literal("gone") }),
   v.object({ outcome: v.literal("ended") }),
-  v.object({ outcome: v.literal("claimed"), task: ClaimedTask, lease_token: v.string(), plugins: v.array(ClaimedPlugin), profile: v.nullable(Record_) }),
+  v.object({
+    outcome: v.literal("claimed"),
+    task: ClaimedTask,
+    lease_token: v.string(),
+    steps: v.array(RecordedStep),
+    /** The tenant's configuration by plugin. */
+    configs: v.record(v.string(), Record_),
+    profile: v.nullable(Record_),
+    registry_generation: v.string(),
+  }),
 ]);
 
 /** `gone`: over, unknown, or in other hands. `ended`: it was due to end and has ended here. */
@@ -57,15 +86,15 @@ export async function claimTask(
   leaseMs: number,
   maxCrashes: number,
 ): Promise<{ outcome: "gone" } | { outcome: "ended" } | { outcome: "claimed"; claim: Claim }> {
-  const [raw] = await db.call("SELECT * FROM claim_task($1, $2, $3)", [id, leaseMs, maxCrashes]);
-  const row = v.parse(Row, raw);
+  const row = v.parse(Row, await claimRow(db, { id, leaseMs, maxCrashes }));
   if (row.outcome === "gone" || row.outcome === "ended") return { outcome: row.outcome };
   const { task } = row;
-  const [first, ...others] = task.plan.map((step): ClaimedStep => {
-    const plugin = row.plugins.find((p) => p.name === step.plugin && p.version === step.version);
-    if (!plugin) throw new Error("a task's plan names a plugin version that is not in the registry");
-    return { ...step, manifest: plugin.manifest, endpoint: plugin.endpoint, config: plugin.config };
-  });
+  const [first, ...others] = await Promise.all(
+    task.plan.map(async (step): Promise<ClaimedStep> => {
+      const version = await pluginVersion(db, row.registry_generation, step.plugin, step.version);
+      return { ...step, ...version, config: row.configs[step.plugin] ?? {} };
+    }),
+  );
   if (!first) throw new Error("a task's plan has no steps");
   return {
     outcome: "claimed",
@@ -78,8 +107,14 @@ export async function claimTask(
       handBacks: task.hand_backs,
       deadlineAtMs: Date.now() + task.deadline_ms,
       steps: [first, ...others],
+      finished: row.steps,
+      due: task.due,
       profile: row.profile,
-      input: task.input,
+      command: task.input.command,
+      attachments: task.input.attachments,
+      conversationId: task.conversation_id,
+      context: task.context,
+      commandVector: vectorOf(task.command_embedding, task.command_embedding_model),
       priority: task.priority,
       routingMethod: task.routing_method,
       requestId: task.request_id,
@@ -87,4 +122,11 @@ export async function claimTask(
       createdAt: new Date(task.created_at).toISOString(),
     },
   };
+}
+
+/** float4 in little-endian, as base64. */
+function vectorOf(base64: string | null, model: string | null): Claim["commandVector"] {
+  if (base64 === null || model === null) return null;
+  const bytes = Buffer.from(base64, "base64");
+  return { values: Float32Array.from({ length: bytes.byteLength / 4 }, (_, at) => bytes.readFloatLE(at * 4)), model };
 }

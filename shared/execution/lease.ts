@@ -26,6 +26,8 @@ export interface Lease {
   readonly signal: AbortSignal;
   /** Queues progress; it is stored within `FLUSH_MS`, or with the settlement. */
   report(type: string, data: Record<string, unknown>): void;
+  /** Hands over the progress that is not stored yet, behind what is on its way, for a write that carries it along. */
+  drain(): Promise<ProgressEvent[]>;
   /** Ends the renewals and hands over the progress that is not stored yet. */
   release(): Promise<ProgressEvent[]>;
   cancel(): void;
@@ -96,6 +98,13 @@ export function holdLease(db: TenantDb, { tenantId, taskId, token, leaseMs }: Ho
     flush = null;
   }
 
+  async function drain(): Promise<ProgressEvent[]> {
+    await renewing;
+    const rest = queued;
+    queued = [];
+    return rest;
+  }
+
   return {
     token,
     signal: controller.signal,
@@ -106,13 +115,11 @@ export function holdLease(db: TenantDb, { tenantId, taskId, token, leaseMs }: Ho
         renewOnce();
       }, FLUSH_MS);
     },
-    async release() {
+    drain,
+    release() {
       released = true;
       stopTimers();
-      await renewing;
-      const rest = queued;
-      queued = [];
-      return rest;
+      return drain();
     },
     cancel: () => controller.abort(new CancelRequested()),
   };

@@ -50,7 +50,7 @@ export async function storeArtifact(
     .split(";")
     .map((part) => part.trim());
   const mediaType = MEDIA_TYPES.test(essence) ? essence : "application/octet-stream";
-  const key = artifactKey(capability.tenant, capability.plugin, capability.task, file.name);
+  const key = artifactKey(capability.tenant, capability.plugin, capability.task, capability.step, file.name);
   const sha256 = createHash("sha256").update(file.bytes).digest("hex");
   const isDelayed = await storage.put(key, file.bytes, mediaType, AbortSignal.timeout(PUT_TIMEOUT_MS)).then(
     () => false,
@@ -60,11 +60,24 @@ export async function storeArtifact(
     },
   );
   FAILPOINT: await failpoint("artifact.after_upload");
-  const values = [tenantId, capability.task, capability.lease, newId("artifact"), capability.plugin, file.name, mediaType, file.bytes.byteLength, sha256, key, MAX_ARTIFACTS];
-  const put = "put_artifact($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+  const values = [
+    tenantId,
+    capability.task,
+    capability.lease,
+    newId("artifact"),
+    capability.plugin,
+    file.name,
+    mediaType,
+    file.bytes.byteLength,
+    sha256,
+    key,
+    MAX_ARTIFACTS,
+    capability.step,
+  ];
+  const put = "put_artifact($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
   const [row] = isDelayed
     ? await db
-        .call<{ id: string }>(`SELECT mark_pending(${put}, $12, $13, $14) AS id`, [...values, Buffer.from(file.bytes), MAX_WAITING_BYTES.task, MAX_WAITING_BYTES.tenant])
+        .call<{ id: string }>(`SELECT mark_pending(${put}, $13, $14, $15) AS id`, [...values, Buffer.from(file.bytes), MAX_WAITING_BYTES.task, MAX_WAITING_BYTES.tenant])
         .catch(refuseTooMuch)
     : await db.call<{ id: string }>(`SELECT mark_stored(${put}) AS id`, values);
   if (!row?.id) throw new Refusal("CONFLICT", { message: `This execution is over, or has stored ${MAX_ARTIFACTS} artifacts already.` });
@@ -76,7 +89,7 @@ function refuseTooMuch(cause: unknown): never {
   throw new Refusal("SERVICE_UNAVAILABLE", { message: "The artifact store cannot be reached, and too much waits for it already.", retryAfterSec: 30, cause });
 }
 
-/** Only what the same plugin stored for the same task. */
+/** Only what the same plugin stored for the same task; of several steps that it ran, this one's comes first. */
 export async function readOwnArtifact({ db, storage }: { db: TenantDb; storage: ObjectStore }, capability: Capability, name: string) {
   const tenantId = asId("tenant", capability.tenant);
   await checkLease(db, tenantId, capability);
@@ -89,6 +102,9 @@ export async function readOwnArtifact({ db, storage }: { db: TenantDb; storage: 
       .where("a.task_id", "=", capability.task)
       .where("a.plugin_name", "=", capability.plugin)
       .where("a.name", "=", name)
+      .orderBy((eb) => eb("a.step", "=", capability.step), "desc")
+      .orderBy("a.created_at")
+      .limit(1)
       .executeTakeFirst(),
   );
   if (!row) return null;
@@ -110,7 +126,7 @@ export async function appendReport(db: TenantDb, capability: Capability, report:
     capability.tenant,
     capability.task,
     capability.lease,
-    JSON.stringify([{ type: "report", data: report }]),
+    JSON.stringify([{ type: "report", data: { step: capability.step, ...report } }]),
   ]);
   const { held, cancel_requested } = v.parse(ReportRow, row);
   if (!held) throw new Refusal("CONFLICT", { message: "This execution is over; its capability ended with it." });

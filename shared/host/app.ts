@@ -19,9 +19,15 @@ export function eventPath(fn: AnyFunction, isAlone: boolean): string {
   return isAlone ? "/" : `/functions/${fn.name}`;
 }
 
+/** Hono takes the first route that matches: fixed paths come before those with a parameter, and the catch-all last. */
+function breadth(fn: AnyFunction): number {
+  if (fn.kind !== "http") return 0;
+  return fn.route.endsWith("/*") ? 2 : Number(fn.route.includes("{"));
+}
+
 /** Adds the functions' routes to an app. */
 export function mountFunctions(app: Hono, functions: readonly AnyFunction[], runtime: Runtime): void {
-  for (const fn of functions) {
+  for (const fn of [...functions].sort((a, b) => breadth(a) - breadth(b))) {
     if (fn.kind === "http") {
       const { method, path } = honoPath(fn.route);
       const handle = httpHandler(fn, runtime);

@@ -3,6 +3,7 @@
  * with the name of the variable. The README's table and the environment of each Knative Service come from here.
  */
 import * as v from "valibot";
+import { KEY_ID, readRingKeys } from "../access/key-ring.ts";
 
 interface Variable {
   schema: v.GenericSchema<string | undefined, unknown>;
@@ -31,6 +32,18 @@ const count = (fallback: number, min: number, max: number) =>
 const fraction = v.optional(v.pipe(v.string(), v.transform(Number), v.number(), v.minValue(0), v.maxValue(1)));
 const choice = <const T extends readonly string[]>(options: T, fallback: T[number]) => v.optional(v.picklist(options), fallback);
 const longSecret = v.optional(v.pipe(v.string(), v.minLength(32, "must have at least 32 characters")));
+const keyId = v.optional(
+  v.pipe(
+    v.string(),
+    v.transform((s) => s.trim() || "k1"),
+    v.regex(KEY_ID, "must be 1 to 32 of a-z, 0-9, _ and -"),
+  ),
+  "k1",
+);
+const ringKeys = v.pipe(
+  text,
+  v.check((s) => s === undefined || readRingKeys(s) !== null, "must be id=key,id=key with keys of at least 32 characters"),
+);
 
 export const VARIABLES = {
   PORT: { schema: count(8080, 0, 65535), about: "Where the function listens; Knative sets it." },
@@ -55,7 +68,13 @@ export const VARIABLES = {
   CONFIDENCE_MIN: { schema: fraction, about: "Probability below which no plugin fits; fitted per embedding model unless set." },
   CAPABILITY_KEY: { schema: longSecret, secret: true, about: "Signs what a plugin may do while it works on a task, and list cursors." },
   SERVICE_TOKEN: { schema: longSecret, secret: true, about: "Opens the internal registry to the platform's own jobs." },
-  SECRETS_KEY: { schema: longSecret, secret: true, about: "Encrypts tenants' secrets (pgcrypto)." },
+  SECRETS_KEY: { schema: longSecret, secret: true, about: "Seals tenants' secrets (pgcrypto)." },
+  SECRETS_KEY_ID: { schema: keyId, about: "The name of SECRETS_KEY, kept with each secret; a new key needs a new name." },
+  SECRETS_OTHER_KEYS: {
+    schema: ringKeys,
+    secret: true,
+    about: "Keys that open secrets too, as `id=key,id=key`: the next one before it becomes SECRETS_KEY, the last one until `npm run secrets:rotate` is done.",
+  },
   FUNCTION_URL: { schema: v.optional(v.string(), "http://{name}.aau.svc.cluster.local"), about: "Address of a function; `{name}` is replaced." },
   FUNCTION_URLS: { schema: text, about: "Addresses that differ from FUNCTION_URL, as `name=url,name=url`." },
   PUBLIC_URL: { schema: v.optional(v.string(), "http://127.0.0.1:8080"), about: "How callers reach the gateway, for links in replies." },

@@ -30,7 +30,10 @@ type Parsed<S> = S extends Schema ? v.InferOutput<S> : undefined;
 export interface RequestInfo {
   /** What the guard looked up on the way; absent on public routes. */
   admission?: Admission;
-  /** Counts this request in the plugin's rate window; throws RATE_LIMITED. Once per request, also when the guard has counted already. */
+  /**
+   * Counts this request in the plugin's rate window; throws RATE_LIMITED. Once per request and plugin. The plugin that the route hint led to
+   * comes first: the guard has counted it already.
+   */
   admitToPlugin(plugin: string): Promise<void>;
   /** Aborted when the process is asked to stop: those who wait answer early. */
   draining: AbortSignal;

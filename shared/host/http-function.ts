@@ -39,7 +39,7 @@ export function httpHandler(fn: HttpFunction, runtime: Runtime): (request: Reque
         const admission = await authenticate(runtime.doorkeeper, runtime.metrics, request.headers, hinted?.hint);
         caller = admission.caller;
         info.admission = admission;
-        info.admitToPlugin = (plugin) => admitToPlugin(runtime, admission, plugin);
+        info.admitToPlugin = pluginAdmission(runtime, admission);
         seen.tenant_id = caller.tenantId;
         limitHeaders = rateHeaders(admission.rate, Date.now());
         checkRate(admission.rate, caller, runtime.metrics);
@@ -92,9 +92,16 @@ export function requestInfo(request: Request, runtime: Runtime): RequestInfo {
   };
 }
 
-async function admitToPlugin(runtime: Runtime, admission: Admission, plugin: string): Promise<void> {
-  const rate = admission.pluginRate ?? (await runtime.doorkeeper?.admitToPlugin(admission.caller, plugin));
-  if (rate) checkRate(rate, admission.caller, runtime.metrics);
+/** The window that the guard has counted in is that of the first plugin; each further one is counted once. */
+function pluginAdmission(runtime: Runtime, admission: Admission): (plugin: string) => Promise<void> {
+  const counted = new Set<string>();
+  return async (plugin) => {
+    if (counted.has(plugin)) return;
+    const known = counted.size === 0 ? admission.pluginRate : null;
+    counted.add(plugin);
+    const rate = known ?? (await runtime.doorkeeper?.admitToPlugin(admission.caller, plugin));
+    if (rate) checkRate(rate, admission.caller, runtime.metrics);
+  };
 }
 
 function pathOf(url: string): string {

@@ -1,12 +1,18 @@
 /**
  * Wake-up calls over pub/sub: "this task ended", "there is progress", "cancel that task". A lost call costs time, never
  * truth: whoever waits also looks at PostgreSQL now and then.
+ *
+ * Each process hears one channel of its own and notes its name at the tasks that it waits for, so that a wait costs no
+ * subscription and a call goes to those processes only that wait for it, however many there are.
  */
-import type { Redis } from "ioredis";
+import type { Redis, Result } from "ioredis";
+import { randomHex } from "../ids.ts";
 import { tryRedis } from "./availability.ts";
-import { CANCEL_CHANNEL, cancelFlag, doneChannel, progressChannel } from "./streams.ts";
+import { CANCEL_CHANNEL, cancelFlag, watchersKey } from "./streams.ts";
 
 const CANCEL_FLAG_SEC = 3600;
+/** Longer than any wait; it only clears up behind processes that were killed. */
+const WATCH_SEC = 3600;
 
 export interface Signals {
   taskEnded(taskId: string): Promise<void>;
@@ -14,60 +20,92 @@ export interface Signals {
   cancelRequested(taskId: string): Promise<void>;
   /** True when the flag is set; false also when Redis cannot say. */
   isCancelRequested(taskId: string): Promise<boolean>;
-  /** Calls back at every end or progress of this task until disposed. Resolves once the subscription stands. */
+  /** Calls back at every end or progress of this task until disposed. Resolves once the call would be heard. */
   watchTask(taskId: string, onSignal: () => void): Promise<AsyncDisposable>;
   /** Calls back with the id of every task that is asked to stop, until disposed. */
   watchCancels(onCancel: (taskId: string) => void): Promise<AsyncDisposable>;
 }
 
+// KEYS: watchers. ARGV: task id, '1' when there is nothing more to come.
+const CALL = `
+local watchers = redis.call('SMEMBERS', KEYS[1])
+for _, channel in ipairs(watchers) do redis.call('PUBLISH', channel, ARGV[1]) end
+if ARGV[2] == '1' and #watchers > 0 then redis.call('DEL', KEYS[1]) end
+return #watchers
+`;
+
+declare module "ioredis" {
+  interface RedisCommander<Context> {
+    aauCall(watchers: string, taskId: string, isOver: string): Result<number, Context>;
+  }
+}
+
 export function openSignals(redis: Redis, subscriber: Redis): Signals {
-  const listeners = new Map<string, Set<(message: string) => void>>();
+  redis.defineCommand("aauCall", { numberOfKeys: 1, lua: CALL });
+  const own = `wake:${randomHex()}`;
+  const watched = new Map<string, Set<() => void>>();
+  const cancels = new Set<(taskId: string) => void>();
+  /** Channels that were asked for, and whether each stands. */
+  const channels = new Map<string, Promise<boolean>>();
+
   subscriber.on("message", (channel: string, message: string) => {
-    for (const listener of listeners.get(channel) ?? []) listener(message);
+    if (channel === own) for (const listener of watched.get(message) ?? []) listener();
+    else for (const listener of cancels) listener(message);
   });
 
-  // ioredis repeats only the subscriptions that once stood; those that were asked for while Redis was away are made up for here.
+  // After an outage: ioredis repeats only the subscriptions that once stood, and the notes at the tasks may be gone.
   subscriber.on("ready", () => {
-    const channels = [...listeners.keys()];
-    if (channels.length > 0) void tryRedis(subscriber, (r) => withTimeout(r.subscribe(...channels)));
+    if (channels.size > 0) for (const channel of channels.keys()) channels.set(channel, subscribe(channel));
+    for (const taskId of watched.keys()) note(taskId).catch(() => {});
   });
 
-  async function listen(channels: string[], onMessage: (message: string) => void): Promise<AsyncDisposable> {
-    const fresh: string[] = [];
-    for (const channel of channels) {
-      const present = listeners.get(channel);
-      if (present) present.add(onMessage);
-      else {
-        listeners.set(channel, new Set([onMessage]));
-        fresh.push(channel);
-      }
+  const subscribe = async (channel: string) => (await tryRedis(subscriber, (r) => withTimeout(r.subscribe(channel)))) !== null;
+
+  /** Subscribed once and for good. */
+  async function hear(channel: string): Promise<void> {
+    let standing = channels.get(channel);
+    if (!standing) {
+      standing = subscribe(channel);
+      channels.set(channel, standing);
     }
-    if (fresh.length > 0) await tryRedis(subscriber, (r) => withTimeout(r.subscribe(...fresh)));
-    return {
-      async [Symbol.asyncDispose]() {
-        const silent: string[] = [];
-        for (const channel of channels) {
-          const present = listeners.get(channel);
-          present?.delete(onMessage);
-          if (present?.size === 0) {
-            listeners.delete(channel);
-            silent.push(channel);
-          }
-        }
-        if (silent.length > 0) await tryRedis(subscriber, (r) => withTimeout(r.unsubscribe(...silent)));
-      },
-    };
+    if (!(await standing) && channels.get(channel) === standing) channels.delete(channel);
   }
 
+  const note = (taskId: string) => tryRedis(redis, (r) => Promise.all([r.sadd(watchersKey(taskId), own), r.expire(watchersKey(taskId), WATCH_SEC)]));
+  const call = async (taskId: string, isOver: boolean) => void (await tryRedis(redis, (r) => r.aauCall(watchersKey(taskId), taskId, isOver ? "1" : "0")));
+
   return {
-    taskEnded: async (taskId) => void (await tryRedis(redis, (r) => r.publish(doneChannel(taskId), ""))),
-    taskProgressed: async (taskId) => void (await tryRedis(redis, (r) => r.publish(progressChannel(taskId), ""))),
+    taskEnded: (taskId) => call(taskId, true),
+    taskProgressed: (taskId) => call(taskId, false),
     async cancelRequested(taskId) {
       await tryRedis(redis, (r) => Promise.all([r.set(cancelFlag(taskId), "1", "EX", CANCEL_FLAG_SEC), r.publish(CANCEL_CHANNEL, taskId)]));
     },
     isCancelRequested: async (taskId) => (await tryRedis(redis, (r) => r.exists(cancelFlag(taskId)))) === 1,
-    watchTask: (taskId, onSignal) => listen([doneChannel(taskId), progressChannel(taskId)], onSignal),
-    watchCancels: (onCancel) => listen([CANCEL_CHANNEL], onCancel),
+    async watchTask(taskId, onSignal) {
+      const present = watched.get(taskId);
+      if (present) present.add(onSignal);
+      else watched.set(taskId, new Set([onSignal]));
+      // In the order in which they are sent, so what the caller sends next comes after the note.
+      await Promise.all([note(taskId), hear(own)]);
+      return {
+        async [Symbol.asyncDispose]() {
+          const listeners = watched.get(taskId);
+          listeners?.delete(onSignal);
+          if (listeners?.size !== 0) return;
+          watched.delete(taskId);
+          await tryRedis(redis, (r) => r.srem(watchersKey(taskId), own));
+        },
+      };
+    },
+    async watchCancels(onCancel) {
+      cancels.add(onCancel);
+      await hear(CANCEL_CHANNEL);
+      return {
+        async [Symbol.asyncDispose]() {
+          cancels.delete(onCancel);
+        },
+      };
+    },
   };
 }
 

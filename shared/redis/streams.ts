@@ -5,11 +5,13 @@ import { tryRedis } from "./availability.ts";
 
 export const CONSUMER_GROUP = "bridge";
 export const DEAD_STREAM = "stream:dead";
+export const SUMMARY_STREAM = "stream:summarization";
 export const taskStream = (plugin: string): string => `stream:tasks:${plugin}`;
+export const KNOWLEDGE_STREAM = "stream:knowledge";
 export const CANCEL_CHANNEL = "cancel";
 export const cancelFlag = (taskId: string): string => `cancel:${taskId}`;
-export const doneChannel = (taskId: string): string => `done:${taskId}`;
-export const progressChannel = (taskId: string): string => `progress:${taskId}`;
+/** The channels of the processes that wait for this task. */
+export const watchersKey = (taskId: string): string => `watchers:${taskId}`;
 
 export interface Ring {
   /**
@@ -17,6 +19,10 @@ export interface Ring {
    * again. False: Redis is away; the row says what is due and `wake` rings later.
    */
   task(plugin: string, taskId: string, traceparent: string): Promise<boolean>;
+  /** Wakes the function that summarises this conversation. False: Redis is away; `wake` rings later. */
+  conversation(conversationId: string, traceparent: string): Promise<boolean>;
+  /** Wakes the function that embeds this document; false as above. */
+  document(documentId: string, traceparent: string): Promise<boolean>;
   /** Whether a ring would be heard now. */
   isReady(): Promise<boolean>;
 }
@@ -25,6 +31,14 @@ export function openRing(redis: Redis): Ring {
   return {
     async task(plugin, taskId, traceparent) {
       const id = await tryRedis(redis, (r) => r.xadd(taskStream(plugin), "*", "task_id", publicId("task", taskId), "traceparent", traceparent));
+      return id !== null;
+    },
+    async conversation(conversationId, traceparent) {
+      const id = await tryRedis(redis, (r) => r.xadd(SUMMARY_STREAM, "*", "conversation_id", publicId("conversation", conversationId), "traceparent", traceparent));
+      return id !== null;
+    },
+    async document(documentId, traceparent) {
+      const id = await tryRedis(redis, (r) => r.xadd(KNOWLEDGE_STREAM, "*", "document_id", publicId("document", documentId), "traceparent", traceparent));
       return id !== null;
     },
     isReady: async () => (await tryRedis(redis, (r) => r.ping())) !== null,

@@ -19,6 +19,8 @@ export interface CatalogueEntry {
   endpoint: string;
   /** One vector per capability sentence, by embedding model. */
   vectors: ReadonlyMap<string, readonly Float32Array[]>;
+  /** Every version that can run, this one included: what a plan's ranges are resolved with. */
+  versions: ReadonlyMap<string, Manifest>;
 }
 
 export interface Catalogue {
@@ -98,7 +100,10 @@ async function loadCatalogue(db: TenantDb, previous: Catalogue | null): Promise<
     ),
   );
   const newest = new Map<string, v.InferOutput<typeof Row>>();
+  const versions = new Map<string, Map<string, Manifest>>();
   for (const row of rows) {
+    const ofPlugin = versions.get(row.name) ?? new Map<string, Manifest>();
+    versions.set(row.name, ofPlugin.set(row.version, row.manifest));
     const rival = newest.get(row.name);
     if (!rival || isNewer(row.version, rival.version)) newest.set(row.name, row);
   }
@@ -127,6 +132,7 @@ async function loadCatalogue(db: TenantDb, previous: Catalogue | null): Promise<
         health: row.health,
         endpoint: row.endpoint,
         vectors: vectors.get(row.version_id) ?? new Map(),
+        versions: versions.get(row.name) ?? new Map(),
       },
     ]),
   );

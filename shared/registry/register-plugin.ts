@@ -2,12 +2,15 @@
 
 import { sql } from "kysely";
 import * as semver from "semver";
-import type { PlatformDb } from "../db/database.ts";
+import * as v from "valibot";
+import type { PlatformDb, Tx } from "../db/database.ts";
 import { Refusal } from "../errors.ts";
 import { newId } from "../ids.ts";
 import type { Embedder } from "../models/embedder.ts";
-import type { Manifest } from "../sdk/src/manifest.ts";
+import { Manifest } from "../sdk/src/manifest.ts";
 import { type Health, vectorToBytes } from "./catalogue.ts";
+import { compileConfigSchema } from "./config-issues.ts";
+import { checkDependencies, type DependencyGraph, findDependencyCircle } from "./refuse-dependencies.ts";
 
 export interface Registered {
   pluginId: string;
@@ -17,12 +20,15 @@ export interface Registered {
 
 /** Embeds first and writes after: no transaction waits for a model. A version that is known with another manifest is refused. */
 export async function registerPlugin(db: PlatformDb, embedder: Embedder, manifest: Manifest, endpoint: string, signal?: AbortSignal): Promise<Registered> {
+  checkDependencies(manifest);
+  checkConfigSchema(manifest);
   const vectors = await embedder.embed(manifest.capabilities, signal);
   const parsed = semver.parse(manifest.version);
   if (!parsed) throw new Refusal("INVALID_INPUT", { message: "manifest.version is not a semantic version." });
   const versionSort = [parsed.major, parsed.minor, parsed.patch, parsed.prerelease.length === 0 ? 1 : 0];
 
   return db.platform(async (tx) => {
+    await refuseCircle(tx, manifest);
     const plugin = await tx
       .insertInto("plugins")
       .values({ id: newId("plugin"), name: manifest.name, category: manifest.category })
@@ -74,6 +80,32 @@ export async function registerPlugin(db: PlatformDb, embedder: Embedder, manifes
       .execute();
     return { pluginId: plugin.id, generation: await nextGeneration(tx), isNew: !known };
   });
+}
+
+const DependencyRow = v.object({ name: v.string(), version: v.string(), dependencies: Manifest.entries.dependencies });
+
+/** Only a plugin that depends on others can close a circle. Such registrations go one at a time, else two could close it together. */
+async function refuseCircle(tx: Tx, { name, version, dependencies }: Manifest): Promise<void> {
+  if (dependencies.length === 0) return;
+  await sql`SELECT FROM registry_state FOR UPDATE`.execute(tx);
+  const { rows } = await sql`
+    SELECT p.name, pv.version, coalesce(pv.manifest->'dependencies', '[]') AS dependencies FROM plugins p JOIN plugin_versions pv ON pv.plugin_id = p.id
+    WHERE p.status IN ('active', 'deprecated') AND pv.status IN ('active', 'deprecated')`.execute(tx);
+  const graph = new Map<string, Map<string, Manifest["dependencies"]>>([[name, new Map()]]);
+  for (const row of v.parse(v.array(DependencyRow), rows)) graph.set(row.name, (graph.get(row.name) ?? new Map()).set(row.version, row.dependencies));
+  graph.get(name)?.set(version, dependencies);
+  const path = findDependencyCircle(graph satisfies DependencyGraph, name, version);
+  if (path) throw new Refusal("CIRCULAR_DEPENDENCY", { message: `There is a circle: ${path.join(" → ")}.`, details: { path } });
+}
+
+/** A schema that cannot be compiled would refuse every configuration, long after its publisher has gone. */
+function checkConfigSchema({ config_schema }: Manifest): void {
+  if (!config_schema) return;
+  try {
+    compileConfigSchema(config_schema);
+  } catch (cause) {
+    throw new Refusal("INVALID_INPUT", { message: "manifest.config_schema cannot be compiled: it is no JSON Schema, or has a pattern that RE2 does not know.", cause });
+  }
 }
 
 /** Takes a version out of routing. Tasks that hold it finish. Null: no such version. */
@@ -130,7 +162,7 @@ export async function reportHealth(db: PlatformDb, name: string, version: string
   });
 }
 
-async function nextGeneration(tx: Parameters<Parameters<PlatformDb["platform"]>[0]>[0]): Promise<string> {
+async function nextGeneration(tx: Tx): Promise<string> {
   const { rows } = await sql<{ generation: string }>`UPDATE registry_state SET generation = generation + 1 RETURNING generation::text AS generation`.execute(tx);
   return rows[0]?.generation ?? "0";
 }

@@ -45,14 +45,18 @@ export function buildCapabilityIndex(model: string, plugins: readonly IndexedPlu
   };
 }
 
-/** Sorted, best first. At most one multiplication a stored number; the zeros of the command cost nothing. */
-export function scoreCommand(index: CapabilityIndex, vector: Float32Array): CommandScores {
+/**
+ * Sorted, best first. At most one multiplication a stored number; the zeros of the command cost nothing. A plugin that is not among the
+ * `visible` ones is not there: it is nobody's rival either. Null: all are.
+ */
+export function scoreCommand(index: CapabilityIndex, vector: Float32Array, visible: ReadonlySet<string> | null = null): CommandScores {
   if (vector.length !== EMBEDDING_DIMENSIONS) throw new RangeError(`a command vector has ${vector.length} dimensions instead of ${EMBEDDING_DIMENSIONS}`);
   const query = withoutZeros(vector);
-  const plugins = index.plugins.map((plugin, i) => ({
-    plugin,
-    score: likeness(index.rows, index.starts[i] ?? 0, index.starts[i + 1] ?? 0, query),
-  }));
+  const plugins: PluginScore[] = [];
+  for (const [i, plugin] of index.plugins.entries()) {
+    if (visible?.has(plugin) === false) continue;
+    plugins.push({ plugin, score: likeness(index.rows, index.starts[i] ?? 0, index.starts[i + 1] ?? 0, query) });
+  }
   plugins.sort((a, b) => b.score - a.score);
   return { plugins, background: likeness(index.background, 0, index.background.length / EMBEDDING_DIMENSIONS, query) };
 }

@@ -10,11 +10,14 @@ export interface RoutingWeights {
   readonly background: number;
 }
 
-export interface RoutingThresholds {
+export interface DecisionLines {
   /** CHAIN_THRESHOLD: at or above this probability the best plugin is used without asking. */
   readonly chainThreshold: number;
   /** CONFIDENCE_MIN: below this probability nothing fits. */
   readonly confidenceMin: number;
+}
+
+export interface RoutingThresholds extends DecisionLines {
   readonly weights: RoutingWeights;
   /** false: estimated, because the model could not be asked; then `npm run calibrate -- --write` with its key gives the real row. */
   readonly measured: boolean;
@@ -29,6 +32,7 @@ export interface Candidate {
 
 export type RoutingMethod = "embedding" | "keyword";
 
+/** `candidates` are the best five at most, best first; also where none of them is good enough. */
 export type Decision =
   | {
       readonly kind: "direct";
@@ -37,8 +41,7 @@ export type Decision =
       readonly confidence: number;
       readonly candidates: readonly Candidate[];
     }
-  | { readonly kind: "unsure"; readonly method: RoutingMethod; readonly candidates: readonly Candidate[] }
-  | { readonly kind: "none"; readonly method: RoutingMethod; readonly closest: readonly Candidate[] };
+  | { readonly kind: "unsure" | "none"; readonly method: RoutingMethod; readonly candidates: readonly Candidate[] };
 
 /**
  * The calibrated row of the model, with the operator's own CHAIN_THRESHOLD and CONFIDENCE_MIN where they are set. Throws for a model without a
@@ -58,19 +61,19 @@ function probability(name: string, value: number): number {
   return value;
 }
 
-const CLOSEST = 3;
+const CONSIDERED = 5;
 
 export function decide(scores: CommandScores, thresholds: RoutingThresholds): Decision {
   return judge(candidatesOf(scores, thresholds.weights), thresholds, "embedding");
 }
 
 /** Shared with the keyword fallback: the same two lines through the same probabilities. */
-export function judge(candidates: readonly Candidate[], thresholds: Pick<RoutingThresholds, "chainThreshold" | "confidenceMin">, method: RoutingMethod): Decision {
+export function judge(candidates: readonly Candidate[], lines: DecisionLines, method: RoutingMethod): Decision {
   const [best] = candidates;
-  const closest = candidates.slice(0, CLOSEST);
-  if (best === undefined || best.probability < thresholds.confidenceMin) return { kind: "none", method, closest };
-  if (best.probability >= thresholds.chainThreshold) return { kind: "direct", method, plugin: best.plugin, confidence: best.probability, candidates: closest };
-  return { kind: "unsure", method, candidates: closest };
+  const considered = candidates.slice(0, CONSIDERED);
+  if (best === undefined || best.probability < lines.confidenceMin) return { kind: "none", method, candidates: considered };
+  if (best.probability >= lines.chainThreshold) return { kind: "direct", method, plugin: best.plugin, confidence: best.probability, candidates: considered };
+  return { kind: "unsure", method, candidates: considered };
 }
 
 function candidatesOf(scores: CommandScores, weights: RoutingWeights): Candidate[] {

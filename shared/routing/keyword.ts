@@ -1,7 +1,7 @@
 /** Routing without embeddings, for when the embedding service is down: word stems that the command shares with the capability strings. */
 import { stemmer } from "stemmer";
 import { isStopWord, wordsOf } from "../models/embeddings-offline/words.ts";
-import { type Candidate, type Decision, judge } from "./decide.ts";
+import { type Candidate, type Decision, type DecisionLines, judge } from "./decide.ts";
 
 export interface DescribedPlugin {
   readonly plugin: string;
@@ -9,7 +9,7 @@ export interface DescribedPlugin {
 }
 
 /** Not probabilities but shares of the command's words; the lines were set on the fit half of the corpus. It sees less, so it dares less. */
-const LINES = { chainThreshold: 0.45, confidenceMin: 0.1 };
+export const KEYWORD_LINES: DecisionLines = { chainThreshold: 0.45, confidenceMin: 0.1 };
 /** One shared word is a coincidence. */
 const WORDS_FOR_DIRECT = 2;
 
@@ -29,9 +29,9 @@ export function decideByKeyword(command: string, plugins: readonly DescribedPlug
   const judged = candidates.map(({ plugin, score, shared }): Candidate => {
     const rival = plugin === best?.plugin ? (second?.score ?? 0) : (best?.score ?? 0);
     const lead = score === 0 ? 0 : score / (score + rival);
-    return { plugin, score, probability: Math.min(score * lead, shared < WORDS_FOR_DIRECT ? LINES.chainThreshold - 0.01 : 1) };
+    return { plugin, score, probability: Math.min(score * lead, shared < WORDS_FOR_DIRECT ? KEYWORD_LINES.chainThreshold - 0.01 : 1) };
   });
-  return judge(judged, LINES, "keyword");
+  return judge(judged, KEYWORD_LINES, "keyword");
 }
 
 function stemsOf(text: string): Set<string> {

@@ -5,8 +5,17 @@
 import { createHash } from "node:crypto";
 import * as v from "valibot";
 
-/** Plugin, confidence, and the embedding model that chose. */
-const CachedRoute = v.object({ p: v.string(), c: v.number(), m: v.string() });
+/**
+ * Plugin (empty: the model said that none fits), confidence, the embedding model, the language model where that chose, and the candidates.
+ * The admission script reads `p` too.
+ */
+const CachedRoute = v.object({
+  p: v.string(),
+  c: v.number(),
+  m: v.string(),
+  l: v.nullable(v.string()),
+  k: v.array(v.object({ plugin: v.string(), score: v.number(), probability: v.number() })),
+});
 export type CachedRoute = v.InferOutput<typeof CachedRoute>;
 
 export function commandDigest(command: string): string {

@@ -6,7 +6,13 @@ export const ArtifactName = v.pipe(
   v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/, "an artifact's name is 1 to 200 of A-Z, a-z, 0-9, . _ and -, and begins with a letter or digit"),
 );
 
-/** `{tenant}/{plugin}/{task}/{name}`; the first three are UUIDs or checked names. */
-export function artifactKey(tenantId: string, plugin: string, taskId: string, name: string): string {
-  return `${tenantId}/${plugin}/${taskId}/${name}`;
+/** What `singleStepPlan` calls its step. */
+const ONLY_STEP = "main";
+
+/**
+ * `{tenant}/{plugin}/{task}/{name}`; the first three are UUIDs or checked names. Where a plan has several steps, those besides `main`
+ * have a folder of their own, since two of them may use the same plugin and the same name.
+ */
+export function artifactKey(tenantId: string, plugin: string, taskId: string, step: string, name: string): string {
+  return `${tenantId}/${plugin}/${taskId}/${step === ONLY_STEP ? "" : `${step}/`}${name}`;
 }

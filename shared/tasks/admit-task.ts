@@ -4,19 +4,24 @@ import { sqlState, type TenantDb } from "../db/database.ts";
 import { Refusal } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { asId, type TaskId } from "../ids.ts";
+import { vectorToBytes } from "../registry/catalogue.ts";
 import { type AdmitRow, type Admittee, admit } from "./admit-batch.ts";
+import { admitPlan } from "./admit-plan.ts";
 import type { Submission } from "./submission.ts";
-import { singleStepPlan } from "./task-plan.ts";
+import type { TaskPlan } from "./task-plan.ts";
 
 const DEFAULT_DEADLINE_MS = 3_600_000;
 
 export interface NewTask {
   id: TaskId;
   submission: Submission;
+  /** The plugin that the task goes by; those of all steps are checked and reserved. */
   plugin: string;
-  version: string;
+  plan: TaskPlan;
   method: string;
   confidence: number | null;
+  /** The command's vector, where routing has made one. */
+  embedding: { model: string; vector: Float32Array } | null;
   traceparent: string;
   requestId: string;
   idempotency: { key: string; requestSha256: string } | null;
@@ -25,15 +30,17 @@ export interface NewTask {
 export type AdmitOutcome =
   | { outcome: "admitted" | "replayed"; taskId: TaskId; createdAt: Date; overage: boolean }
   | { outcome: "key_reused" }
-  | { outcome: "not_subscribed" }
-  | { outcome: "quota_exceeded"; limit: number };
+  | { outcome: "not_subscribed"; plugin: string }
+  | { outcome: "quota_exceeded"; plugin: string; limit: number };
 
 /**
  * All or nothing. When the database's answer is lost, the row itself says whether the task was admitted; if that cannot be
  * read either, the caller gets a retryable 503 and its idempotency key decides.
  */
 export async function admitTask(db: TenantDb, caller: Caller, task: NewTask): Promise<AdmitOutcome> {
-  const { submission } = task;
+  const { submission, embedding } = task;
+  // Several steps reserve on several usage rows and go alone.
+  const enter = task.plan.length === 1 ? admit : admitPlan;
   const admittee: Admittee = {
     tenant: caller.tenantId,
     id: task.id,
@@ -42,7 +49,7 @@ export async function admitTask(db: TenantDb, caller: Caller, task: NewTask): Pr
     environment: caller.environment,
     conversation: submission.conversation_id ?? null,
     plugin: task.plugin,
-    plan: JSON.stringify(singleStepPlan(task.plugin, task.version)),
+    plan: JSON.stringify(task.plan),
     input: JSON.stringify({ command: submission.command, attachments: submission.attachments }),
     method: task.method,
     confidence: task.confidence,
@@ -53,14 +60,16 @@ export async function admitTask(db: TenantDb, caller: Caller, task: NewTask): Pr
     request: task.requestId,
     idempotency_key: task.idempotency?.key ?? null,
     request_sha256: task.idempotency?.requestSha256 ?? null,
+    embedding: embedding && vectorToBytes(embedding.vector).toString("base64"),
+    embedding_model: embedding?.model ?? null,
   };
   FAILPOINT: await failpoint("submit.before_admit");
   let row: AdmitRow;
   try {
-    row = await admit(db, admittee);
+    row = await enter(db, admittee);
   } catch (error) {
     // Another submit with the same idempotency key was faster: now it is there to be found.
-    if (sqlState(error) === "23505") row = await admit(db, admittee);
+    if (sqlState(error) === "23505") row = await enter(db, admittee);
     else if (error instanceof Refusal) {
       const createdAt = await findAdmitted(db, caller, task.id).catch(() => null);
       if (!createdAt) throw error;
@@ -73,10 +82,23 @@ export async function admitTask(db: TenantDb, caller: Caller, task: NewTask): Pr
     case "replayed":
       return { outcome: row.outcome, taskId: asId("task", row.task_id ?? ""), createdAt: row.created_at ?? new Date(), overage: row.overage };
     case "quota_exceeded":
-      return { outcome: "quota_exceeded", limit: row.quota_limit ?? 0 };
+      return { outcome: "quota_exceeded", plugin: row.plugin ?? task.plugin, limit: row.quota_limit ?? 0 };
+    case "not_subscribed":
+      return { outcome: "not_subscribed", plugin: row.plugin ?? task.plugin };
     default:
       return { outcome: row.outcome };
   }
+}
+
+export function notSubscribed(plugin: string, upgradeUrl: string): Refusal {
+  return new Refusal("PLUGIN_NOT_SUBSCRIBED", { message: `Your plan does not include the ${plugin} plugin.`, details: { plugin, upgrade_url: upgradeUrl } });
+}
+
+export function quotaExceeded(plugin: string, limit: number, upgradeUrl: string): Refusal {
+  return new Refusal("QUOTA_EXCEEDED", {
+    message: `The ${limit} executions of ${plugin} in this month are used up.`,
+    details: { plugin, quota_limit: limit, upgrade_url: upgradeUrl },
+  });
 }
 
 async function findAdmitted(db: TenantDb, caller: Caller, id: TaskId): Promise<Date | null> {

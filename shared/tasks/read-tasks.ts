@@ -1,14 +1,29 @@
 /** Statements that read tasks, their events and their artifacts, always within one tenant. */
 import * as v from "valibot";
 import type { TenantDb } from "../db/database.ts";
+import { inBatches, perPool } from "../db/in-batches.ts";
 import { asId, type TaskId, type TenantId } from "../ids.ts";
 import { FullTaskRow, TaskRow, type TaskStatus } from "./task-view.ts";
 
-const SUMMARY_COLUMNS = ["id", "plugin_name", "status", "routing_method", "routing_confidence", "created_at", "started_at", "completed_at"] as const;
+const SUMMARY_COLUMNS = ["id", "plugin_name", "status", "routing_method", "routing_confidence", "created_at", "started_at", "completed_at", "input_request"] as const;
+
+const Found = v.looseObject({ id: v.string() });
+
+/** Looks that wait for the database travel together; many callers wait for their tasks at once. */
+const readRow = perPool((db: TenantDb) =>
+  inBatches<{ tenantId: TenantId; id: TaskId }, unknown>({
+    statementsAtOnce: 1,
+    most: 32,
+    async run(asked) {
+      const rows = v.parse(v.array(Found), await db.call("SELECT * FROM read_tasks($1, $2)", [asked.map(({ tenantId }) => tenantId), asked.map(({ id }) => id)]));
+      return asked.map(({ tenantId, id }) => rows.find((row) => row.id === id && row.tenant_id === tenantId) ?? null);
+    },
+  }),
+);
 
 export async function findTask(db: TenantDb, tenantId: TenantId, id: TaskId): Promise<FullTaskRow | null> {
-  const [row] = await db.call("SELECT * FROM read_task($1, $2)", [tenantId, id]);
-  return row ? v.parse(FullTaskRow, row) : null;
+  const row = await readRow(db, { tenantId, id });
+  return row === null ? null : v.parse(FullTaskRow, row);
 }
 
 export interface TaskFilter {
@@ -53,18 +68,19 @@ export async function readTaskEvents(db: TenantDb, tenantId: TenantId, id: TaskI
   });
 }
 
-/** `waiting_bytes`: the file itself, while the object store has not taken it yet. */
-export async function findArtifact(db: TenantDb, tenantId: TenantId, taskId: TaskId, name: string) {
-  const row = await db.tenant(tenantId, (tx) =>
-    tx
+/** Of several steps that stored one under this name, the first one's, unless `step` is given. `waiting_bytes`: the file itself, while the object store has not taken it yet. */
+export async function findArtifact(db: TenantDb, tenantId: TenantId, taskId: TaskId, name: string, step?: string) {
+  const row = await db.tenant(tenantId, (tx) => {
+    let query = tx
       .selectFrom("artifacts as a")
       .leftJoin("artifact_uploads as u", "u.artifact_id", "a.id")
       .select(["a.storage_key", "a.name", "a.media_type", "a.sha256", "u.bytes as waiting_bytes"])
       .where("a.tenant_id", "=", tenantId)
       .where("a.task_id", "=", taskId)
-      .where("a.name", "=", name)
-      .executeTakeFirst(),
-  );
+      .where("a.name", "=", name);
+    if (step !== undefined) query = query.where("a.step", "=", step);
+    return query.orderBy("a.created_at").orderBy("a.id").limit(1).executeTakeFirst();
+  });
   return row ?? null;
 }
 

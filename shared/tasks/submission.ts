@@ -1,6 +1,7 @@
 /** What a caller may send to `POST /v1/tasks`. */
 import * as v from "valibot";
 import { UsdAmount } from "../money.ts";
+import { SubmittedPlan } from "../planning/submitted-plan.ts";
 import { PluginName } from "../sdk/src/manifest.ts";
 
 export const MAX_SUBMISSION_BYTES = 8 * 1024 * 1024;
@@ -36,7 +37,7 @@ const Deadline = v.pipe(
   v.check((at) => at.getTime() > Date.now() && at.getTime() <= Date.now() + DAY_MS, "must be in the future, at most 24 hours from now"),
 );
 
-export const Submission = v.strictObject({
+const Fields = v.strictObject({
   command: v.pipe(
     v.string(),
     v.trim(),
@@ -49,6 +50,7 @@ export const Submission = v.strictObject({
     [],
   ),
   plugin: v.optional(v.pipe(PluginName, v.description("Names the plugin; without it the platform finds the one that fits."))),
+  plan: v.optional(v.pipe(SubmittedPlan, v.description("Steps that you have planned yourself; without it the platform plans."))),
   conversation_id: v.optional(
     v.pipe(v.string(), v.regex(/^[A-Za-z0-9_-]{1,64}$/, "must be 1 to 64 of A-Z, a-z, 0-9, _ and -"), v.description("Tasks with the same id belong to one conversation.")),
   ),
@@ -56,6 +58,10 @@ export const Submission = v.strictObject({
   max_cost_usd: v.pipe(v.optional(UsdAmount), v.description("The task stops before its model calls cost more than this.")),
   deadline: v.pipe(v.optional(Deadline), v.description("The task fails when it has not ended by then; one hour from now unless said, at most 24 hours.")),
 });
+export const Submission = v.pipe(
+  Fields,
+  v.check(({ plugin, plan }) => plugin === undefined || plan === undefined, "give plugin or plan, not both"),
+);
 export type Submission = v.InferOutput<typeof Submission>;
 
 export const IdempotencyKey = v.pipe(v.string(), v.regex(/^[\x21-\x7e]{1,255}$/));

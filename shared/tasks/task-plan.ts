@@ -9,6 +9,7 @@ const StepInput = v.object({
   as: v.picklist(["description", "attachment"]),
   name: v.optional(v.string()),
 });
+export type StepInput = v.InferOutput<typeof StepInput>;
 
 export const PlanStep = v.object({
   id: v.string(),

@@ -3,6 +3,7 @@ import * as v from "valibot";
 import { publicId } from "../ids.ts";
 import { formatUsd } from "../money.ts";
 import { ArtifactRef, Warning } from "../sdk/src/envelopes.ts";
+import { PlanStep } from "./task-plan.ts";
 
 export const TASK_STATUSES = ["pending", "queued", "running", "success", "partial", "failed", "cancelled"] as const;
 export const TaskStatus = v.picklist(TASK_STATUSES);
@@ -12,16 +13,25 @@ export const isTerminal = (status: string): boolean => TERMINAL.has(status);
 
 export const ROUTING_METHODS = ["explicit", "cache", "embedding", "llm_fallback", "keyword", "clarified"] as const;
 
-/** What settling stores in `tasks.result`. */
+/** How a step of a plan stands; `skipped`: its condition was false, or it needs one that was skipped. */
+export const STEP_STATUSES = ["queued", "running", "success", "partial", "failed", "cancelled", "skipped"] as const;
+/** Those in which a step has ended. */
+export const StepStatus = v.picklist(["success", "partial", "failed", "cancelled", "skipped"]);
+export type StepStatus = v.InferOutput<typeof StepStatus>;
+
+/** Where a plan has several steps, what one of them gave says so. */
+const ofStep = { step: v.optional(v.string()) };
+
+/** What settling stores in `tasks.result`, and in `task_steps.output` what one step gave. */
 export const StoredResult = v.object({
   result: v.string(),
   data: v.nullable(v.record(v.string(), v.unknown())),
-  artifacts: v.array(ArtifactRef),
+  artifacts: v.array(v.object({ ...ArtifactRef.entries, ...ofStep })),
   confidence: v.number(),
   next_steps: v.array(v.string()),
-  warnings: v.array(Warning),
+  warnings: v.array(v.object({ ...Warning.entries, ...ofStep })),
   /** The plugin speaks an older envelope than the platform. */
-  deprecation_warning: v.optional(v.nullable(v.string()), null),
+  deprecation_warning: v.optional(v.nullable(v.string())),
   execution_meta: v.object({
     latency_seconds: v.number(),
     agents_invoked: v.number(),
@@ -42,6 +52,13 @@ export type StoredError = v.InferOutput<typeof StoredError>;
 
 const Time = v.pipe(v.string(), v.isoTimestamp());
 
+/** What the caller is asked while the task is `pending`. */
+export const InputRequest = v.object({
+  question: v.string(),
+  candidates: v.array(v.strictObject({ plugin: v.string(), description: v.string(), confidence: v.number(), subscribed: v.boolean() })),
+  answer_by: Time,
+});
+
 /** The 202 of a submit, and an entry of the list. */
 export const TaskSummary = v.strictObject({
   task_id: v.string(),
@@ -51,16 +68,30 @@ export const TaskSummary = v.strictObject({
   created_at: Time,
   started_at: v.nullable(Time),
   completed_at: v.nullable(Time),
+  input_request: v.nullable(InputRequest),
 });
+
+export const StepView = v.strictObject({
+  id: v.string(),
+  plugin: v.string(),
+  version: v.string(),
+  status: v.picklist(STEP_STATUSES),
+  error: v.nullable(StoredError),
+  /** Null: it has not ended, or its plugin was never called. */
+  latency_ms: v.nullable(v.number()),
+  confidence: v.nullable(v.number()),
+});
+export type StepView = v.InferOutput<typeof StepView>;
 
 export const TaskView = v.strictObject({
   ...TaskSummary.entries,
+  steps: v.array(StepView),
   result: v.nullable(v.string()),
   data: v.nullable(v.record(v.string(), v.unknown())),
-  artifacts: v.array(v.strictObject({ ...ArtifactRef.entries, url: v.string() })),
+  artifacts: v.array(v.strictObject({ ...ArtifactRef.entries, ...ofStep, url: v.string() })),
   confidence: v.nullable(v.number()),
   next_steps: v.array(v.string()),
-  warnings: v.array(Warning),
+  warnings: v.array(v.strictObject({ ...Warning.entries, ...ofStep })),
   deprecation_warning: v.nullable(v.string()),
   error: v.nullable(StoredError),
   execution_meta: v.nullable(
@@ -86,11 +117,19 @@ export const TaskRow = v.object({
   created_at: v.date(),
   started_at: v.nullable(v.date()),
   completed_at: v.nullable(v.date()),
+  /** Stays when the question is answered, so that the same answer may come twice. */
+  input_request: v.optional(v.nullable(InputRequest)),
 });
 export type TaskRow = v.InferOutput<typeof TaskRow>;
 
+const EndedStep = v.object({ id: v.string(), status: StepStatus, error: v.nullable(StoredError), latency_ms: v.nullable(v.number()), confidence: v.nullable(v.number()) });
+
 export const FullTaskRow = v.object({
   ...TaskRow.entries,
+  /** Empty while nobody knows which plugin it is for. */
+  plan: v.array(PlanStep),
+  /** Of a plan of several steps, those that have ended; of one step the task says it all. */
+  ended_steps: v.nullable(v.array(EndedStep)),
   result: v.nullable(StoredResult),
   error: v.nullable(StoredError),
   tokens_used: v.pipe(
@@ -114,8 +153,15 @@ export function taskSummary(row: TaskRow): v.InferOutput<typeof TaskSummary> {
     created_at: row.created_at.toISOString(),
     started_at: row.started_at?.toISOString() ?? null,
     completed_at: row.completed_at?.toISOString() ?? null,
+    input_request: row.status === "pending" ? (row.input_request ?? null) : null,
   };
 }
+
+/** Follows from the method, so no row needs to hold it. */
+const ROUTED_BY_KEYWORD: Warning = {
+  code: "ROUTED_BY_KEYWORD",
+  message: "The embedding service did not answer, so the plugin was found by keywords. Name it in `plugin` if it is not the one you meant.",
+};
 
 export function taskView(row: FullTaskRow): v.InferOutput<typeof TaskView> {
   const summary = taskSummary(row);
@@ -124,10 +170,11 @@ export function taskView(row: FullTaskRow): v.InferOutput<typeof TaskView> {
     ...summary,
     result: result?.result ?? null,
     data: result?.data ?? null,
-    artifacts: (result?.artifacts ?? []).map((artifact) => ({ ...artifact, url: `/v1/tasks/${summary.task_id}/artifacts/${encodeURIComponent(artifact.name)}` })),
+    steps: stepViews(row),
+    artifacts: (result?.artifacts ?? []).map((artifact) => ({ ...artifact, url: artifactUrl(summary.task_id, artifact) })),
     confidence: result?.confidence ?? null,
     next_steps: result?.next_steps ?? [],
-    warnings: result?.warnings ?? [],
+    warnings: [...(row.routing_method === "keyword" ? [ROUTED_BY_KEYWORD] : []), ...(result?.warnings ?? [])],
     deprecation_warning: result?.deprecation_warning ?? null,
     error: row.error,
     execution_meta: isTerminal(row.status)
@@ -143,4 +190,30 @@ export function taskView(row: FullTaskRow): v.InferOutput<typeof TaskView> {
         }
       : null,
   };
+}
+
+function artifactUrl(taskId: string, { name, step }: { name: string; step?: string }): string {
+  return `/v1/tasks/${taskId}/artifacts/${encodeURIComponent(name)}${step === undefined ? "" : `?step=${encodeURIComponent(step)}`}`;
+}
+
+function stepViews(row: FullTaskRow): StepView[] {
+  const { plan, result } = row;
+  const isOver = isTerminal(row.status);
+  const ended = new Map((row.ended_steps ?? []).map((step) => [step.id, step]));
+  return plan.map(({ id, plugin, version, needs }): StepView => {
+    const step = { id, plugin, version, error: null, latency_ms: null, confidence: null };
+    const end = ended.get(id);
+    if (end) return { ...step, ...end };
+    if (plan.length === 1 && v.is(StepStatus, row.status))
+      return {
+        ...step,
+        status: row.status,
+        error: row.error,
+        latency_ms: result ? Math.round(result.execution_meta.latency_seconds * 1000) : null,
+        confidence: result?.confidence ?? null,
+      };
+    // Of a task that was ended from outside, what had not ended by itself was stopped or never begun.
+    if (isOver) return { ...step, status: "cancelled" };
+    return { ...step, status: row.status === "running" && needs.every((need) => ended.has(need)) ? "running" : "queued" };
+  });
 }

@@ -11,33 +11,34 @@ export interface Wait {
   tenantId: TenantId;
   taskId: TaskId;
   waitMs: number;
-  /** Ends the wait early: the caller hung up, or the instance drains. */
-  signal: AbortSignal;
+  /** Each ends the wait early: the caller hung up, or the instance drains. */
+  signals: readonly AbortSignal[];
 }
 
-/** The task as it stands when it has ended or the wait is over; null when the tenant has no such task. `begin` runs once the wait stands. */
+/** The task as it stands when it has ended or the wait is over; null when the tenant has no such task. What `begin` sends to Redis comes after the wait stands there. */
 export async function waitForTask(
   { db, signals }: { db: TenantDb; signals: Signals },
-  { tenantId, taskId, waitMs, signal }: Wait,
+  { tenantId, taskId, waitMs, signals: over }: Wait,
   begin?: () => Promise<unknown>,
 ): Promise<FullTaskRow | null> {
   const until = performance.now() + waitMs;
   let wake = () => {};
   let rang = false;
-  const watch = await signals.watchTask(taskId, () => {
+  const watching = signals.watchTask(taskId, () => {
     rang = true;
     wake();
   });
   const onAbort = () => wake();
-  signal.addEventListener("abort", onAbort, { once: true });
+  const isOver = () => over.some((signal) => signal.aborted);
+  for (const signal of over) signal.addEventListener("abort", onAbort, { once: true });
   try {
-    await begin?.();
+    await Promise.all([watching, begin?.()]);
     // A task that was just rung for has not ended; looking at it would only cost a round trip.
     let task = begin ? undefined : await findTask(db, tenantId, taskId);
     for (;;) {
       if (task === null || (task && isTerminal(task.status))) return task;
       const restMs = until - performance.now();
-      if (restMs <= 0 || signal.aborted) return task ?? (await findTask(db, tenantId, taskId));
+      if (restMs <= 0 || isOver()) return task ?? (await findTask(db, tenantId, taskId));
       if (!rang) {
         await new Promise<void>((resolve) => {
           const timer = setTimeout(resolve, Math.min(restMs, LOOK_EVERY_MS));
@@ -45,14 +46,15 @@ export async function waitForTask(
             clearTimeout(timer);
             resolve();
           };
-          if (rang || signal.aborted) wake();
+          if (rang || isOver()) wake();
         });
       }
       rang = false;
       task = await findTask(db, tenantId, taskId);
     }
   } finally {
-    signal.removeEventListener("abort", onAbort);
-    await watch[Symbol.asyncDispose]();
+    for (const signal of over) signal.removeEventListener("abort", onAbort);
+    // Nobody waits for the note to go.
+    watching.then((watch) => watch[Symbol.asyncDispose]()).catch(() => {});
   }
 }

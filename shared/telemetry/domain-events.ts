@@ -5,26 +5,25 @@ import type { Metrics } from "./metrics.ts";
 
 export interface Telemetry {
   taskAdmitted(task: { taskId: string; tenantId: string; plugin: string; method: string; confidence: number | null }): void;
-  taskFinished(task: {
-    taskId: string;
-    tenantId: string;
-    plugin: string;
-    status: string;
-    method: string;
-    durationMs: number;
-    attempt: number;
-    errorCode: string | null;
-    budgetExceeded: boolean;
-  }): void;
+  /** A plugin was called and has answered, failed or been stopped. */
+  stepFinished(step: { taskId: string; tenantId: string; plugin: string; step: string; status: string; durationMs: number; budgetExceeded: boolean }): void;
+  taskFinished(task: { taskId: string; tenantId: string; plugin: string; status: string; method: string; durationMs: number; attempt: number; errorCode: string | null }): void;
   taskLost(task: { taskId: string; tenantId: string; plugin: string; attempt: number }): void;
   taskHandedBack(task: { taskId: string; tenantId: string; plugin: string; attempt: number; reason: string }): void;
   modelCallFinished(call: { taskId: string; tenantId: string; plugin: string; node: string | null; model: string; tokens: number; durationMs: number; state: string }): void;
+  /** Paid by the platform: such a call belongs to no task and is billed to nobody. */
+  modelChoseRoute(call: { model: string; outcome: "chosen" | "none" | "no_answer"; inputTokens: number; outputTokens: number; durationMs: number }): void;
+  /** The platform's own model call; its tokens are billed to nobody. */
+  historySummarised(summary: { tenantId: string; model: string; tokens: number; turns: number; outcome: "written" | "outrun"; durationMs: number }): void;
+  documentEmbedded(document: { documentId: string; tenantId: string; chunks: number; durationMs: number }): void;
+  documentPutOff(document: { documentId: string; tenantId: string; attempt: number; isFinal: boolean; error: unknown }): void;
   /** A part that the work can do without did not answer. */
   degraded(part: string, error: unknown): void;
   circuitSeen(circuit: { plugin: string; version: string; state: "closed" | "half_open" | "open" }): void;
   /** The object store took a file that it had not taken when it was made. */
   artifactUploaded(attempt: number): void;
   wakeRang(count: number): void;
+  questionsEnded(count: number): void;
   probeFound(plugin: string, status: string): void;
 }
 
@@ -32,15 +31,19 @@ const CIRCUIT_LEVEL = { closed: 0, half_open: 1, open: 2 } as const;
 
 export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
   const ids = (task: { taskId: string; tenantId: string; plugin: string }) => ({ task_id: publicId("task", task.taskId), tenant_id: task.tenantId, plugin_name: task.plugin });
+  const documentIds = (document: { documentId: string; tenantId: string }) => ({ document_id: publicId("document", document.documentId), tenant_id: document.tenantId });
   return {
     taskAdmitted(task) {
       metrics.routerMethod.inc({ method: task.method });
       if (task.confidence !== null) metrics.routerConfidence.observe({ method: task.method }, task.confidence);
       log("debug", "task admitted", { ...ids(task), routing_method: task.method });
     },
+    stepFinished(step) {
+      metrics.executionDuration.observe({ plugin: step.plugin, status: step.status }, step.durationMs / 1000);
+      if (step.budgetExceeded) metrics.budgetExceeded.inc({ plugin: step.plugin });
+      log("debug", "step finished", { ...ids(step), step: step.step, status: step.status, duration_ms: Math.round(step.durationMs) });
+    },
     taskFinished(task) {
-      metrics.executionDuration.observe({ plugin: task.plugin, status: task.status }, task.durationMs / 1000);
-      if (task.budgetExceeded) metrics.budgetExceeded.inc({ plugin: task.plugin });
       log("info", "task finished", {
         ...ids(task),
         status: task.status,
@@ -62,10 +65,35 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
         duration_ms: Math.round(call.durationMs),
       });
     },
+    modelChoseRoute({ model, outcome, inputTokens, outputTokens, durationMs }) {
+      metrics.routerModelCalls.inc({ model, outcome });
+      metrics.routerModelTokens.inc({ model, direction: "input" }, inputTokens);
+      metrics.routerModelTokens.inc({ model, direction: "output" }, outputTokens);
+      log("info", "model chose a route", { status: outcome, tokens_used: inputTokens + outputTokens, duration_ms: Math.round(durationMs) });
+    },
+    historySummarised(summary) {
+      metrics.summaries.inc({ outcome: summary.outcome });
+      if (summary.tokens > 0) metrics.summaryTokens.inc({ model: summary.model }, summary.tokens);
+      log("info", "history summarised", {
+        tenant_id: summary.tenantId,
+        status: summary.outcome,
+        count: summary.turns,
+        tokens_used: summary.tokens,
+        duration_ms: Math.round(summary.durationMs),
+      });
+    },
+    documentEmbedded: (document) => log("info", "document embedded", { ...documentIds(document), count: document.chunks, duration_ms: Math.round(document.durationMs) }),
+    documentPutOff: (document) =>
+      log(document.isFinal ? "error" : "warn", document.isFinal ? "document failed" : "document put off", {
+        ...documentIds(document),
+        attempt: document.attempt,
+        error: document.error,
+      }),
     degraded: (part, error) => log("warn", "working without a part", { reason: part, error }),
     circuitSeen: ({ plugin, version, state }) => metrics.circuitState.set({ plugin, version }, CIRCUIT_LEVEL[state]),
     artifactUploaded: (attempt) => log("info", "waiting artifact uploaded", { attempt }),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
+    questionsEnded: (count) => count > 0 && log("info", "questions ended without an answer", { count }),
     probeFound: (plugin, status) => log(status === "healthy" ? "debug" : "warn", "plugin probed", { plugin_name: plugin, status }),
   };
 }

@@ -7,9 +7,11 @@ import { type DestinationStream, pino } from "pino";
 export interface LogFields {
   service?: string;
   task_id?: string;
+  document_id?: string;
   tenant_id?: string;
   plugin_name?: string;
   node?: string;
+  step?: string;
   routing_method?: string;
   duration_ms?: number;
   tokens_used?: number;

@@ -29,6 +29,18 @@ export function openMetrics() {
       registers,
     }),
     routerMethod: new Counter({ name: "aau_router_method_total", help: "Routing decisions by method", labelNames: ["method"], registers }),
+    routerModelCalls: new Counter({
+      name: "aau_router_model_calls_total",
+      help: "Times a language model was asked to choose among plugins, by what came of it",
+      labelNames: ["model", "outcome"],
+      registers,
+    }),
+    routerModelTokens: new Counter({
+      name: "aau_router_model_tokens_total",
+      help: "Tokens of those calls; the platform pays them",
+      labelNames: ["model", "direction"],
+      registers,
+    }),
     executionDuration: new Histogram({
       name: "aau_plugin_execution_duration_seconds",
       help: "Duration of task executions",
@@ -43,6 +55,8 @@ export function openMetrics() {
       labelNames: ["plugin", "version"],
       registers,
     }),
+    summaries: new Counter({ name: "aau_history_summaries_total", help: "Summaries of conversations by outcome", labelNames: ["outcome"], registers }),
+    summaryTokens: new Counter({ name: "aau_history_summary_tokens_total", help: "Tokens of summaries; the platform pays for them", labelNames: ["model"], registers }),
     budgetExceeded: new Counter({ name: "aau_plugin_budget_exceeded_total", help: "Executions over their token budget", labelNames: ["plugin"], registers }),
   };
 }

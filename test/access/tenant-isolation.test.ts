@@ -1,7 +1,9 @@
+import { randomUUID } from "node:crypto";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { listApiKeys, revokeApiKey, rotateApiKey } from "../../shared/access/api-keys.ts";
 import { SCOPES } from "../../shared/access/caller.ts";
+import { openKeyRing } from "../../shared/access/key-ring.ts";
 import { openTenantSecrets } from "../../shared/access/tenant-secrets.ts";
 import { openDatabase } from "../../shared/db/database.ts";
 import { asId, newId, parseId, type TaskId, type TenantId } from "../../shared/ids.ts";
@@ -9,6 +11,7 @@ import { findSubscriptions } from "../../shared/registry/subscriptions.ts";
 import { cancelTask, findArtifact, findTask, listTasks, readTaskEvents } from "../../shared/tasks/read-tasks.ts";
 import { filer } from "../batteries/plugins.ts";
 import { expectNothingWritten, rowCounts } from "../batteries/row-counts.ts";
+import { append } from "../conversations/exchange.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { asker } from "../support/plugins.ts";
 
@@ -17,7 +20,7 @@ let admin: pg.Client;
 let owner: TestTenant;
 let stranger: TestTenant;
 let ownersTask: TaskId;
-const secrets = openTenantSecrets("k".repeat(32));
+const secrets = openTenantSecrets(openKeyRing({ id: "k1", key: "k".repeat(32) }));
 
 beforeAll(async () => {
   platform = await startTestPlatform({ plugins: [filer, asker] });
@@ -28,6 +31,7 @@ beforeAll(async () => {
   ownersTask = parseId("task", body.task_id) ?? newId("task");
   await owner.api("POST", "/v1/tasks", { command: "What is mine?", plugin: "asker" }, { prefer: "wait=20" });
   await secrets.put(platform.db, owner.tenantId, "filer", "token", "the owner's secret");
+  await append(platform.db, { tenantId: owner.tenantId, userId: owner.userId });
   await admin.query("INSERT INTO tenant_plugin_config (tenant_id, plugin_id, config) SELECT $1, id, '{}' FROM plugins WHERE name = 'filer'", [owner.tenantId]);
 });
 afterAll(async () => {
@@ -184,7 +188,7 @@ describe("every query of the domain", () => {
       "SELECT p.proname AS name, p.proargnames[1:p.pronargs] AS args FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'public' AND 'p_tenant' = ANY (p.proargnames) ORDER BY 1",
     );
     // Each either names a row of the tenant's (and finds none here) or makes one for the tenant that it is given.
-    const making = new Set(["admit_task", "put_tenant_secret", "enter_tenant"]);
+    const making = new Set(["ask_caller", "put_tenant_secret", "seal_tenant_secret", "enter_tenant"]);
     expect(rows.map(({ name }) => name)).toEqual(expect.arrayContaining([...making]));
     await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
       const { rows: tokens } = await admin.query<{ lease_token: string | null }>("SELECT lease_token FROM tasks WHERE id = $1", [ownersTask]);
@@ -198,5 +202,22 @@ describe("every query of the domain", () => {
       }
     });
     expect((await findTask(db, owner.tenantId, ownersTask))?.status).toBe("success");
+  });
+
+  it("does nothing for a stranger in the SQL functions that work for many", async () => {
+    const { db } = platform;
+    const [id, lease] = [newId("task"), randomUUID()];
+    await admin.query(
+      `INSERT INTO tasks (id, tenant_id, environment, plugin_name, plan, status, routing_method, request_id, deadline, attempt, lease_token, lease_until)
+        VALUES ($1, $2, 'live', 'asker', '[]', 'running', 'explicit', 'req_1', now() + interval '1 hour', 1, $3, now() + interval '1 hour')`,
+      [id, owner.tenantId, lease],
+    );
+    const end = { place: 0, id, lease, status: "success", result: {}, error: null, steps: [], events: [] };
+    const settle = (tenant: string) => db.call("SELECT settled FROM settle_tasks($1)", [JSON.stringify([{ ...end, tenant }])]);
+    await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
+      expect(await settle(stranger.tenantId)).toEqual([{ settled: false }]);
+      expect(await db.call("SELECT * FROM read_tasks($1, $2)", [[stranger.tenantId], [id]])).toEqual([]);
+    });
+    expect(await settle(owner.tenantId)).toEqual([{ settled: true }]);
   });
 });

@@ -55,6 +55,8 @@ interface Sampled {
   type?: unknown;
   enum?: readonly unknown[];
   anyOf?: readonly unknown[];
+  /** Members of which exactly one must be there. */
+  oneOf?: readonly { required: readonly string[] }[];
   examples?: unknown;
   properties?: Readonly<Record<string, unknown>>;
   required?: readonly string[];
@@ -62,19 +64,27 @@ interface Sampled {
   minimum?: number;
 }
 
+const bodySchema = (fn: HttpFunction): Sampled => Object(operationOf(fn).requestBody?.content["application/json"]?.schema);
+
+/** Members that every body must have. */
+export const requiredMembers = (fn: HttpFunction): readonly string[] => resolved(bodySchema(fn)).required ?? [];
+
 /** The smallest body that the document says is right. */
 export function sampleBody(fn: HttpFunction): Record<string, unknown> {
-  const schema = operationOf(fn).requestBody?.content["application/json"]?.schema;
-  return Object(sample(schema ?? {}));
+  return Object(sample(bodySchema(fn)));
+}
+
+function resolved(schema: Sampled): Sampled {
+  return schema.$ref ? Object(DOCUMENT.components.schemas[schema.$ref.slice(schema.$ref.lastIndexOf("/") + 1)]) : schema;
 }
 
 function sample(raw: unknown): unknown {
-  const schema: Sampled = Object(raw);
-  if (schema.$ref) return sample(DOCUMENT.components.schemas[schema.$ref.slice(schema.$ref.lastIndexOf("/") + 1)]);
+  const schema = resolved(Object(raw));
   if (schema.enum) return schema.enum[0];
   if (Array.isArray(schema.examples)) return schema.examples[0];
   if (schema.anyOf) return sample(schema.anyOf[0]);
-  if (schema.type === "object") return Object.fromEntries((schema.required ?? []).map((name) => [name, sample(schema.properties?.[name])]));
+  if (schema.type === "object")
+    return Object.fromEntries([...(schema.required ?? []), ...(schema.oneOf?.[0]?.required ?? [])].map((name) => [name, sample(schema.properties?.[name])]));
   if (schema.type === "array") return [sample(schema.items)];
   if (schema.type === "integer" || schema.type === "number") return schema.minimum ?? 0;
   return schema.type === "boolean" ? false : "sample";

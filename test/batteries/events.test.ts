@@ -1,9 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { conversationIdOf } from "../../shared/conversations/conversation-id.ts";
 import { newId, publicId } from "../../shared/ids.ts";
+import { appendMany } from "../conversations/exchange.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
-import { byName, EVENTS } from "./declared.ts";
+import { byName, EVENTS, randomIdLike } from "./declared.ts";
 import { expectNothingWritten, rowCounts } from "./row-counts.ts";
 
 let platform: TestPlatform;
@@ -17,6 +19,12 @@ afterAll(() => platform?.stop());
 /** Makes something for the event to be about, and gives the event's data; a new event function needs a line here. */
 const SUBJECTS: Record<string, () => Promise<Record<string, unknown>>> = {
   "io.aau.task.queued": async () => ({ task_id: (await own.api("POST", "/v1/tasks", { command: "once", plugin: "echo" })).body.task_id }),
+  "io.aau.conversation.overflowed": async () => {
+    const name = randomUUID();
+    await appendMany(platform.db, { tenantId: own.tenantId, userId: own.userId, name }, 1, 11);
+    return { conversation_id: publicId("conversation", conversationIdOf(own.tenantId, own.userId, name)) };
+  },
+  "io.aau.document.added": async () => ({ document_id: (await own.api("POST", "/v1/knowledge", { content: `Passage ${randomUUID()}` })).body.document_id }),
 };
 
 function deliver(name: string, headers: Record<string, string>, body: string): Promise<Response> {
@@ -88,7 +96,7 @@ describe.each(byName(EVENTS))("%s", (_, fn) => {
 
   it("acknowledges an event about something that is not there", async () => {
     const subject = await SUBJECTS[fn.event]?.();
-    const data = JSON.stringify(Object.fromEntries(Object.keys(subject ?? {}).map((name) => [name, publicId("task", newId("task"))])));
+    const data = JSON.stringify(Object.fromEntries(Object.entries(subject ?? {}).map(([name, id]) => [name, randomIdLike(String(id).split("_")[0] ?? "")])));
     await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
       expect((await deliver(fn.name, attributes(fn.event), data)).status).toBe(204);
     });

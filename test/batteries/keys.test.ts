@@ -47,7 +47,8 @@ beforeAll(async () => {
   };
   const task = await foreign.api("POST", "/v1/tasks", { command: "for nobody else", plugin: "echo" });
   const key = await foreign.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] });
-  foreignIds = { task: task.body.task_id, key: key.body.id };
+  const document = await foreign.api("POST", "/v1/knowledge", { content: "For nobody else." });
+  foreignIds = { task: task.body.task_id, key: key.body.id, doc: document.body.document_id };
 });
 afterAll(() => platform?.stop());
 

@@ -1,5 +1,6 @@
 /** Plugins that the batteries and the behaviour tests need beside the common ones. */
 import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
+import * as v from "valibot";
 import type { InputEnvelope } from "../../shared/sdk/src/envelopes.ts";
 import { definePlugin, node } from "../../shared/sdk/src/index.ts";
 
@@ -31,6 +32,27 @@ export const filer = definePlugin({
     )
     .addEdge(START, "store")
     .addEdge("store", END),
+});
+
+/** Tells how its secret prints, and how long it is. */
+export const keeper = definePlugin({
+  ...base,
+  name: "keeper",
+  description: "Holds a secret and a setting, for tests.",
+  capabilities: ["Say how long the secret is."],
+  requiredScopes: ["secrets:token"],
+  requiredSecretNames: ["token", "not_in_scope"],
+  configSchema: v.strictObject({ style: v.optional(v.picklist(["short", "long"]), "short"), names: v.optional(v.array(v.pipe(v.string(), v.regex(/^(a+)+$/)))) }),
+  graph: new StateGraph(State)
+    .addNode(
+      "tell",
+      node(async (_: Held, ctx) => {
+        const [token, other] = [ctx.secret("token"), ctx.secret("not_in_scope")];
+        return { text: `${token} ${JSON.stringify({ token })} ${token?.reveal().length ?? 0} ${other} ${ctx.config.style}` };
+      }),
+    )
+    .addEdge(START, "tell")
+    .addEdge("tell", END),
 });
 
 /** Waits until its signal aborts, and for nothing else; `begun` is told when a node waits. */

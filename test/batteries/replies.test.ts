@@ -1,29 +1,38 @@
 /** Every public function is called until each of its declared replies was seen, and every reply is held to its schema. */
 import * as v from "valibot";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { type ApiAnswer, startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
 import { addressOf, byName, PUBLIC } from "./declared.ts";
-import { filer } from "./plugins.ts";
+import { filer, keeper } from "./plugins.ts";
 import { expectRateHeaders } from "./refusal.ts";
 
 let platform: TestPlatform;
 let own: TestTenant;
 beforeAll(async () => {
-  platform = await startTestPlatform({ plugins: [echo, filer] });
+  platform = await startTestPlatform({ plugins: [echo, filer, keeper], env: { CHAIN_THRESHOLD: "1", CONFIDENCE_MIN: "0" } });
   own = await platform.tenant();
 });
 afterAll(() => platform?.stop());
 
 const submit = (command = "say it", plugin = "echo", headers: Record<string, string> = {}) => own.api("POST", "/v1/tasks", { command, plugin }, headers);
+/** With these lines, whatever names no plugin is a question. */
+const answered = async (headers: Record<string, string> = {}) => {
+  const { task_id } = (await own.api("POST", "/v1/tasks", { command: "say it" })).body;
+  return own.api("POST", `/v1/tasks/${task_id}/input`, { plugin: "echo" }, headers);
+};
 const finished = async (plugin = "echo") => (await submit("say it", plugin, { prefer: "wait=20" })).body.task_id;
+const newDocument = async (content = `Passage ${crypto.randomUUID()}`) => (await own.api("POST", "/v1/knowledge", { content })).body.document_id;
 const otherKey = async () => (await own.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] })).body.id;
+
+const setSecret = () => own.api("PUT", "/v1/plugins/keeper/secrets/token", { value: "v" });
 
 /** Good calls of each function; a new public function needs a line here. */
 const CALLS: Record<string, (() => Promise<ApiAnswer>)[]> = {
   "task-submit": [() => submit(), () => submit("say it", "echo", { prefer: "wait=20" })],
   "task-list": [() => own.api("GET", "/v1/tasks"), () => own.api("GET", "/v1/tasks?limit=1&status=success&plugin=echo")],
   "task-poll": [async () => own.api("GET", `/v1/tasks/${await finished("filer")}`), async () => own.api("GET", `/v1/tasks/${(await submit()).body.task_id}`)],
+  "task-input": [() => answered(), () => answered({ prefer: "wait=20" })],
   "task-cancel": [async () => own.api("DELETE", `/v1/tasks/${(await submit("slow", "filer")).body.task_id}`)],
   "task-events": [async () => own.api("GET", `/v1/tasks/${await finished()}/events`)],
   "artifact-download": [async () => own.api("GET", `/v1/tasks/${await finished("filer")}/artifacts/report.txt`)],
@@ -38,6 +47,22 @@ const CALLS: Record<string, (() => Promise<ApiAnswer>)[]> = {
   "api-key-rotate": [
     async () => own.api("POST", `/v1/api-keys/${await otherKey()}/rotate`, {}),
     async () => own.api("POST", `/v1/api-keys/${await otherKey()}/rotate`, { grace_seconds: 0 }),
+  ],
+  "plugin-config-get": [() => own.api("GET", "/v1/plugins/echo/config")],
+  "plugin-config-put": [() => own.api("PUT", "/v1/plugins/echo/config", { config: { a: 1 } })],
+  "secret-put": [() => setSecret(), () => setSecret()],
+  "secret-list": [() => own.api("GET", "/v1/plugins/keeper/secrets")],
+  "secret-delete": [() => setSecret().then(() => own.api("DELETE", "/v1/plugins/keeper/secrets/token"))],
+  "knowledge-index": [() => own.api("POST", "/v1/knowledge", { content: "# Leave\n\nEvery employee has 28 days of vacation.", source_url: "https://wiki.example.com/leave" })],
+  "knowledge-list": [() => own.api("GET", "/v1/knowledge"), () => own.api("GET", "/v1/knowledge?limit=1&status=ready")],
+  "knowledge-detail": [async () => own.api("GET", `/v1/knowledge/${await newDocument()}`)],
+  "knowledge-delete": [async () => own.api("DELETE", `/v1/knowledge/${await newDocument()}`)],
+  "knowledge-search": [
+    async () => {
+      const id = await newDocument("Every employee has 28 days of vacation.");
+      await vi.waitFor(async () => expect((await own.api("GET", `/v1/knowledge/${id}`)).body.status).toBe("ready"), { timeout: 20_000 });
+      return own.api("GET", "/v1/knowledge/search?q=days%20of%20vacation");
+    },
   ],
   openapi: [() => platform.call("GET", "/openapi.json")],
   docs: [() => platform.call("GET", "/docs")],

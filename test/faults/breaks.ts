@@ -2,7 +2,7 @@
 import pg from "pg";
 
 export const BREAKS = {
-  fence: "settle_task and renew_lease no longer ask for the lease: a zombie may write",
+  fence: "settle_tasks and renew_lease no longer ask for the lease: a zombie may write",
   unique: "idempotency_keys has no primary key: two submits at once with one key may both be admitted",
   replay: "llm_calls_replay and the look-up that uses it are gone: a stored answer is bought again",
 } as const;
@@ -12,7 +12,7 @@ export const isBreak = (name: string): name is Break => name in BREAKS;
 
 /** What each break takes out of the text of these functions. */
 const CUTS: Record<Break, { functions: readonly string[]; cut: readonly (string | RegExp)[]; also: readonly string[] }> = {
-  fence: { functions: ["settle_task", "renew_lease"], cut: [" AND lease_token = p_lease"], also: [] },
+  fence: { functions: ["settle_tasks", "renew_lease"], cut: [/ AND (t\.)?lease_token = (b\.|p_)lease/], also: [] },
   unique: { functions: [], cut: [], also: ["ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_pkey"] },
   replay: { functions: ["begin_llm_call"], cut: [/SELECT \* INTO c FROM llm_calls[\s\S]*?END IF;/], also: ["DROP INDEX llm_calls_replay"] },
 };

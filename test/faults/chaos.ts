@@ -7,7 +7,7 @@ import type { Random } from "./random.ts";
 import { DEADLINE_MS, type RoundTools, untilAtRest } from "./rounds.ts";
 
 const KILLED = ["bridge", "task-execute-1", "task-execute-2", "plugin", "llm-gateway", "bridge", "task-execute-1", "plugin", "task-submit", "scope-gateway", "wake"] as const;
-const STATEMENTS = ["admit_task", "claim_task", "renew_lease", "settle_task", "hand_back_task", "open_llm_call", "close_llm_call"] as const;
+const STATEMENTS = ["admit_tasks", "claim_tasks", "renew_lease", "settle_tasks", "hand_back_task", "open_llm_call", "close_llm_call"] as const;
 const VARIANTS: readonly [LostReply, LostReply] = ["committed", "lost"];
 const KINDS = ["kill", "kill", "kill", "kill", "redis crash", "redis flush", "zombie", "zombie", "reply", "reply", "reply", "reply"] as const;
 

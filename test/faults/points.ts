@@ -1,6 +1,6 @@
 /**
  * The crash points of RELIABILITY.md 1.2, each with the one fault that it stands for. Some steps cannot be hit from outside: s2, s3 and s4
- * lie inside the one statement `admit_task`, so s5 (its answer is lost, before or after it took place) stands for all of them; p5 is
+ * lie inside the one statement `admit_tasks`, so s5 (its answer is lost, before or after it took place) stands for all of them; p5 is
  * impossible by order, and the auditor compares rows with objects instead.
  */
 
@@ -33,7 +33,7 @@ const cancelled = { isCancelled: true, slowMs: 600 } satisfies Partial<Point>;
 export const POINTS: readonly Point[] = [
   kill("s1", "task-submit", "submit.after_validate"),
   kill("s1", "task-submit", "submit.before_admit"),
-  ...reply("s5", "admit_task"),
+  ...reply("s5", "admit_tasks"),
   // Submits that wait together are admitted together, and lose their answer together.
   ...reply("s5", "admit_tasks", { along: { "task-submit": "submit.before_admit:delay=400" } }),
   kill("s6", "task-submit", "submit.after_commit"),
@@ -46,7 +46,7 @@ export const POINTS: readonly Point[] = [
   kill("b3", "bridge", "bridge.after_ack"),
   kill("c1", "task-execute-1", "claim.before"),
   kill("c2", "task-execute-1", "claim.after_commit"),
-  ...reply("c2", "claim_task"),
+  ...reply("c2", "claim_tasks"),
   kill("c3", "task-execute-1", "lease.after_beat", { slowMs: 800 }),
   ...reply("c3", "renew_lease", { slowMs: 800 }),
   kill("x0", "task-execute-1", "execute.before_plugin"),
@@ -58,7 +58,7 @@ export const POINTS: readonly Point[] = [
   kill("x4", "llm-gateway", "llm.after_settle"),
   kill("x6", "plugin", "plugin.in_node"),
   kill("p1", "task-execute-1", "settle.before"),
-  ...reply("p2", "settle_task"),
+  ...reply("p2", "settle_tasks"),
   kill("p3", "task-execute-1", "settle.after_commit"),
   kill("p4", "scope-gateway", "artifact.after_upload"),
   kill("k1", "task-cancel", "cancel.after_flag", cancelled),

@@ -27,14 +27,14 @@ describe("decide", () => {
     expect(decision.kind === "unsure" && decision.candidates.map((candidate) => candidate.plugin)).toEqual(["one", "two", "far"]);
   });
 
-  it("says that nothing fits, and names the closest three", () => {
-    const decision = decide(scores({ a: 0.08, b: 0.07, c: 0.06, d: 0.05 }, 0.3), thresholds);
+  it("says that nothing fits, and names the closest five", () => {
+    const decision = decide(scores({ a: 0.08, b: 0.07, c: 0.06, d: 0.05, e: 0.04, f: 0.03 }, 0.3), thresholds);
     expect(decision).toMatchObject({ kind: "none", method: "embedding" });
-    expect(decision.kind === "none" && decision.closest.map((candidate) => candidate.plugin)).toEqual(["a", "b", "c"]);
+    expect(decision.kind === "none" && decision.candidates.map((candidate) => candidate.plugin)).toEqual(["a", "b", "c", "d", "e"]);
   });
 
   it("says that nothing fits when there is no plugin at all", () => {
-    expect(decide(scores({}), thresholds)).toEqual({ kind: "none", method: "embedding", closest: [] });
+    expect(decide(scores({}), thresholds)).toEqual({ kind: "none", method: "embedding", candidates: [] });
   });
 
   it("measures the only plugin of a catalogue against the background", () => {
@@ -54,11 +54,11 @@ describe("decide", () => {
       fc.property(fc.array(cosine, { minLength: 1, maxLength: 60 }), cosine, (values, background) => {
         const plugins = values.sort((a, b) => b - a).map((score, i) => ({ plugin: `p${i}`, score }));
         const decision = decide({ plugins, background }, thresholds);
-        const candidates = decision.kind === "none" ? decision.closest : decision.candidates;
+        const candidates = decision.kind === "none" ? decision.candidates : decision.candidates;
         const probabilities = candidates.map((candidate) => candidate.probability);
         expect(probabilities.every((p) => p >= 0 && p <= 1)).toBe(true);
         expect(probabilities).toEqual([...probabilities].sort((a, b) => b - a));
-        expect(candidates.length).toBe(Math.min(3, values.length));
+        expect(candidates.length).toBe(Math.min(5, values.length));
       }),
     );
   });

@@ -27,9 +27,9 @@ describe("decideByKeyword", () => {
 
   it("refuses what shares no word that matters, and names the closest", () => {
     for (const command of ["What is the weather in Paris?", "order me and the others something to eat", "", "🍕", "the of and to"]) {
-      expect(decideByKeyword(command, codeReview)).toMatchObject({ kind: "none", method: "keyword", closest: [{ plugin: "code-review" }] });
+      expect(decideByKeyword(command, codeReview)).toMatchObject({ kind: "none", method: "keyword", candidates: [{ plugin: "code-review" }] });
     }
-    expect(decideByKeyword("anything", [])).toEqual({ kind: "none", method: "keyword", closest: [] });
+    expect(decideByKeyword("anything", [])).toEqual({ kind: "none", method: "keyword", candidates: [] });
   });
 
   it("reads a bounded part of a huge command", () => {

@@ -16,8 +16,9 @@ describe("routeCacheKey", () => {
   });
 
   it("reads nothing from a cache entry that is not a route", () => {
-    for (const raw of [null, "", "{", "null", '{"p":"x"}', '{"p":1,"c":1,"m":"m"}']) expect(parseCachedRoute(raw)).toBeNull();
-    expect(parseCachedRoute('{"p":"code-review","c":0.9,"m":"m"}')).toEqual({ p: "code-review", c: 0.9, m: "m" });
+    for (const raw of [null, "", "{", "null", '{"p":"x"}', '{"p":1,"c":1,"m":"m","l":null,"k":[]}', '{"p":"x","c":1,"m":"m"}']) expect(parseCachedRoute(raw)).toBeNull();
+    const route = { p: "code-review", c: 0.9, m: "m", l: null, k: [{ plugin: "code-review", score: 0.5, probability: 0.9 }] };
+    expect(parseCachedRoute(JSON.stringify(route))).toEqual(route);
   });
 
   it("is the same for ways of typing the same command", () => {

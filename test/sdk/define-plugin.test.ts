@@ -40,6 +40,21 @@ describe("definePlugin", () => {
     });
   });
 
+  it("describes the configuration as the tenant writes it", () => {
+    const configSchema = v.object({ limit: v.optional(v.pipe(v.string(), v.regex(/^\d{1,3}$/), v.transform(Number)), "20"), tags: v.array(v.string()) });
+    expect(pluginOf(() => "", { configSchema }).manifest.config_schema).toEqual({
+      type: "object",
+      properties: { limit: { type: "string", pattern: "^\\d{1,3}$", default: "20" }, tags: { type: "array", items: { type: "string" } } },
+      required: ["tags"],
+    });
+  });
+
+  it("refuses a configuration that refers to itself", () => {
+    type Tree = { inner?: Tree };
+    const configSchema: v.GenericSchema<Tree, Tree> = v.object({ inner: v.optional(v.lazy(() => configSchema)) });
+    expect(() => pluginOf(() => "", { configSchema })).toThrow(/definePlugin: configSchema: config_schema.* holds \$/);
+  });
+
   it.each<[string, object]>([
     ["name: a plugin's name is", { name: "соde-review" }],
     ["version: must be a semantic version", { version: "1" }],

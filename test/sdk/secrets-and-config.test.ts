@@ -1,4 +1,7 @@
+import { Console } from "node:console";
+import { Writable } from "node:stream";
 import { inspect } from "node:util";
+import { serialize } from "node:v8";
 import * as v from "valibot";
 import { afterEach, describe, expect, it } from "vitest";
 import { CallerMistake, type NodeContext } from "../../shared/sdk/src/index.ts";
@@ -26,6 +29,41 @@ describe("a secret", () => {
       "",
     ]);
     expect(secret.reveal()).toBe(VALUE);
+  });
+
+  it("shows itself to nothing that copies, prints or joins", () => {
+    const secret = maskSecret(VALUE);
+    const printed: string[] = [];
+    const out = new Writable({
+      write(chunk, _, done) {
+        printed.push(String(chunk));
+        done();
+      },
+    });
+    const to = new Console(out, out);
+    to.log(secret, { secret }, "%s", secret);
+    to.log("%s %o %O %j %d", secret, secret, secret, secret, secret);
+    to.dir(secret, { showHidden: true });
+    to.table([{ secret }]);
+    to.error(new Error(`${secret}`, { cause: secret }));
+    const seen = [
+      ...printed,
+      `${secret}`,
+      `${secret}x`,
+      [secret].join(),
+      new Error(String(secret)).stack,
+      inspect(structuredClone({ secret }), { showHidden: true }),
+      inspect({ ...secret }, { showHidden: true }),
+      inspect(Object.assign({}, secret)),
+      inspect(secret, { customInspect: false, showHidden: true, getters: true }),
+      serialize({ secret }).toString("latin1"),
+      JSON.stringify([secret, { [String(secret)]: secret }]),
+      JSON.stringify(Object.getOwnPropertyDescriptors(secret)),
+      encodeURIComponent(String(secret)),
+    ];
+    for (const text of seen) expect(text).not.toContain("ghp_");
+    expect(printed[0]).toContain("[secret] { secret: [secret] }");
+    expect(printed[1]).toMatch(/^\[secret\] \[secret\] \[secret\] "\[secret\]" NaN/);
   });
 
   it("is null when the tenant has not set it", async () => {

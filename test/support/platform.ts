@@ -9,7 +9,9 @@ import { startFauxqs } from "fauxqs";
 import { inject } from "vitest";
 import { loadFunctions } from "../../scripts/functions.ts";
 import { type InProcessPlatform, startInProcess } from "../../scripts/local/in-process.ts";
+import { startPglite } from "../../scripts/local/postgres.ts";
 import { type LocalRedis, startRedis } from "../../scripts/local/redis.ts";
+import { migrate } from "../../scripts/migrate.ts";
 import { type KeySeed, type SeededTenant, seedKey, seedTenant } from "../../scripts/seed-tenant.ts";
 import type { PlanTier } from "../../shared/access/caller.ts";
 import { type Database, openDatabase } from "../../shared/db/database.ts";
@@ -68,16 +70,20 @@ export interface TestPlatformOptions {
   env?: Record<string, string>;
   /** Without the bridge tasks stay queued. */
   withBridge?: boolean;
+  /** On PGlite with pgvector, as `npm run up` is; otherwise on the run's native PostgreSQL, which has no pgvector. */
+  withPgvector?: boolean;
 }
 
-export async function startTestPlatform({ plugins = [], env: extra = {}, withBridge = true }: TestPlatformOptions = {}): Promise<TestPlatform> {
+export async function startTestPlatform({ plugins = [], env: extra = {}, withBridge = true, withPgvector = false }: TestPlatformOptions = {}): Promise<TestPlatform> {
   const folder = await mkdtemp(join(tmpdir(), "aau-test-"));
-  const [databaseUrl, redis, s3, loaded] = await Promise.all([
-    freshDatabase(inject("postgresUrl")),
+  const [postgres, redis, s3, loaded] = await Promise.all([
+    withPgvector ? startPglite(join(folder, "pglite")) : { url: await freshDatabase(inject("postgresUrl")), stop: async () => {} },
     startRedis(folder, { persist: false }),
     startFauxqs({ port: 0, logger: false }),
     loadFunctions({ kinds: ["http", "event", "cron", "gateway"] }),
   ]);
+  const databaseUrl = postgres.url;
+  if (withPgvector) await migrate(databaseUrl);
   const functions = loaded.map((f) => f.fn).filter((fn): fn is AnyFunction => fn.kind !== "plugin");
   const serviceToken = randomHex();
   const env: Record<string, string> = {
@@ -172,6 +178,7 @@ export async function startTestPlatform({ plugins = [], env: extra = {}, withBri
       await platform.stop();
       for (const service of services) await service.close();
       await db.close();
+      await postgres.stop();
       await redis.stop();
       await s3.stop();
       await rm(folder, { recursive: true, force: true });

@@ -26,7 +26,15 @@ async function loadEmbeddedPostgres() {
 }
 
 /** `durable` waits for the disk as a real server does; tests need not. */
-export async function startPostgres({ durable = false, flags = [] }: { durable?: boolean; flags?: readonly string[] } = {}): Promise<RunningPostgres> {
+export async function startPostgres({
+  durable = false,
+  flags = [],
+  onLog = () => {},
+}: {
+  durable?: boolean;
+  flags?: readonly string[];
+  onLog?(text: string): void;
+} = {}): Promise<RunningPostgres> {
   const folder = await mkdtemp(join(tmpdir(), "aau-pg-"));
   // Run by root, the server belongs to a user of its own, who has to get through here.
   await chmod(folder, 0o755);
@@ -41,7 +49,7 @@ export async function startPostgres({ durable = false, flags = [] }: { durable?:
     persistent: false,
     createPostgresUser: process.getuid?.() === 0,
     postgresFlags: ["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300", "-c", `fsync=${durable ? "on" : "off"}`, ...flags],
-    onLog: () => {},
+    onLog,
     onError: () => {},
   });
   await server.initialise();

@@ -19,7 +19,7 @@ describe("a model call that is closed in the moment in which its task ends", () 
     const { body } = await tenant.api("POST", "/v1/tasks", { command: "go", plugin: "echo" });
     const task = parseId("task", body.task_id);
     const call = randomUUID();
-    const [claimed] = await platform.db.call<{ lease_token: string }>("SELECT lease_token FROM claim_task($1, $2, $3)", [task, 30_000, 3]);
+    const [claimed] = await platform.db.call<{ lease_token: string }>("SELECT lease_token FROM claim_tasks(ARRAY[$1::uuid], $2, $3)", [task, 30_000, 3]);
     const opened = [tenant.tenantId, task, claimed?.lease_token, "main", "echo", null, call, "sha", 1, "m", "v1", 900, 15_000];
     await platform.db.call("SELECT * FROM open_llm_call($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)", opened);
 
@@ -29,7 +29,8 @@ describe("a model call that is closed in the moment in which its task ends", () 
       // The gateway has written the call's end and not committed it yet; the settlement waits for its row.
       await gateway.query("BEGIN");
       await gateway.query(CLOSE, [tenant.tenantId, call]);
-      const settled = platform.db.call("SELECT settle_task($1, $2, $3, 'cancelled', NULL, NULL, '[]', '[]')", [tenant.tenantId, task, claimed?.lease_token]);
+      const end = { place: 0, tenant: tenant.tenantId, id: task, lease: claimed?.lease_token, status: "cancelled", result: null, error: null, steps: [], events: [] };
+      const settled = platform.db.call("SELECT * FROM settle_tasks($1)", [JSON.stringify([end])]);
       const waiting = async () =>
         (await platform.db.call("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%settle_task%'", [])).length;
       await expect.poll(waiting, { timeout: 10_000 }).toBe(1);

@@ -49,7 +49,7 @@ describe("rings for a task that nobody hears", () => {
   it("begin with short pauses again once one was heard", async () => {
     const id = await unheardTask(3_600_000);
     await makeDue(id, 5);
-    await platform.db.call("SELECT * FROM claim_task($1, $2, $3)", [id, 30_000, 3]);
+    await platform.db.call("SELECT * FROM claim_tasks(ARRAY[$1::uuid], $2, $3)", [id, 30_000, 3]);
     expect((await ringState(id)).ring_count).toBe(0);
   });
 

@@ -84,8 +84,10 @@ async function listPluginNames(db: PlatformDb): Promise<string[]> {
   return rows.map((row) => row.name);
 }
 
-/** The task whose event cannot be delivered ends with a clear error, unless somebody holds it or it is over. */
+/** The task or document whose event cannot be delivered ends with a clear error, unless somebody holds it or it is over. */
 async function failWork(db: PlatformDb, entry: Entry, reason: string): Promise<void> {
+  const documentId = parseId("document", entry.fields.document_id ?? "");
+  if (documentId) await db.call("SELECT fail_undeliverable_document($1, $2)", [documentId, `The document could not be handed to the function that embeds it (${reason}).`]);
   const taskId = parseId("task", entry.fields.task_id ?? "");
   if (!taskId) return;
   const error = { code: "INTERNAL", message: `The task could not be handed to an executor (${reason}).`, cause: "platform" };

@@ -1,5 +1,6 @@
 import type Anthropic from "@anthropic-ai/sdk";
 import type { CompiledStateGraph, StateGraph } from "@langchain/langgraph";
+import { toJsonSchema } from "@valibot/to-json-schema";
 import * as v from "valibot";
 import { CURRENT_ENVELOPE_VERSION, type EnvelopeVersion } from "./envelope-versions.ts";
 import type { ArtifactRef, InputEnvelope, Warning } from "./envelopes.ts";
@@ -17,6 +18,11 @@ export interface NodeContext {
   readonly config: Readonly<Record<string, unknown>>;
   /** Reads a declared secret; `null` when the tenant has not set it. Prints and serialises as `[secret]` until `.reveal()` is called. */
   secret(name: string): Secret | null;
+  /**
+   * The organisation's passages that bear on this task (`input.context.org_knowledge_chunks`) as quoted data with their sources, for the user's turn
+   * of a prompt; null when there are none. Never put it into the system prompt: a document must not gain authority.
+   */
+  knowledgePrompt(): string | null;
   /** Speaks to the platform's llm-gateway with this execution's capability token. Retries are the platform's business (`maxRetries: 0`). */
   readonly anthropic: Anthropic;
   /** The manifest's model. */
@@ -78,7 +84,10 @@ export interface PluginDefinition<State> {
   timeoutSeconds?: number;
   tokenBudget?: number;
   fallback?: string;
-  /** Reads `plugin_config` before the graph starts; a configuration that it refuses is the caller's mistake. */
+  /**
+   * Reads `plugin_config` before the graph starts; a configuration that it refuses is the caller's mistake. As `config_schema` it is
+   * part of the manifest, so that the platform refuses such a configuration when a tenant sets it.
+   */
   configSchema?: v.GenericSchema<unknown, Record<string, unknown>>;
   /** What a model's refusal does: `fail` (default) ends the task with CONTENT_POLICY_VIOLATION at the node's end; `continue` adds a warning. */
   onRefusal?: "fail" | "continue";
@@ -114,6 +123,7 @@ const PROPERTIES = {
   category: "category",
   dependencies: "dependencies",
   input_schema: "inputSchema",
+  config_schema: "configSchema",
   envelope_version: "envelopeVersion",
   estimated_latency: "estimatedLatency",
   required_scopes: "requiredScopes",
@@ -133,6 +143,12 @@ function isFieldName(key: unknown): key is keyof Manifest {
   return typeof key === "string" && key in PROPERTIES;
 }
 
+/** What the platform checks before it stores a configuration. What JSON Schema cannot say is left to the execution, which reads the schema itself. */
+function describeConfig(schema: v.GenericSchema<unknown, Record<string, unknown>>): Record<string, unknown> {
+  const { $schema: _, ...described } = toJsonSchema(schema, { typeMode: "input", errorMode: "ignore" });
+  return described;
+}
+
 /**
  * Checks a plugin's description of itself and builds its manifest. It starts nothing: the graph is compiled when the first
  * task comes.
@@ -140,7 +156,8 @@ function isFieldName(key: unknown): key is keyof Manifest {
  * @throws TypeError that names the property which is wrong, as the developer wrote it.
  */
 export function definePlugin<State>(definition: PluginDefinition<State>): Plugin<State> {
-  const stated = Object.entries(PROPERTIES).map(([field, property]) => [field, definition[property]] as const);
+  const config_schema = definition.configSchema && describeConfig(definition.configSchema);
+  const stated = Object.entries(PROPERTIES).map(([field, property]) => [field, field === "config_schema" ? config_schema : definition[property]] as const);
   const manifest = v.safeParse(Manifest, { ...DEFAULTS, ...Object.fromEntries(stated.filter(([, value]) => value !== undefined)) });
   if (!manifest.success) {
     const [issue] = manifest.issues;

@@ -26,9 +26,11 @@ export const Attachment = v.object({
 });
 export type Attachment = v.InferOutput<typeof Attachment>;
 
-export const Turn = v.object({ role: v.picklist(["user", "assistant"]), content: v.string() });
+/** What was said before in the conversation; `summary` marks the turn that tells what was said before the others. */
+export const Turn = v.object({ role: v.picklist(["user", "assistant"]), content: v.string(), summary: v.optional(v.literal(true)) });
 export type Turn = v.InferOutput<typeof Turn>;
-export const KnowledgeChunk = v.object({ content: v.string(), source_url: v.nullable(v.string()), similarity: v.number() });
+/** A passage of the organisation's own documents: data, whatever it says. `heading` is the path of headings above it. */
+export const KnowledgeChunk = v.object({ content: v.string(), source_url: v.nullable(v.string()), similarity: v.number(), heading: v.optional(v.nullable(v.string())) });
 export type KnowledgeChunk = v.InferOutput<typeof KnowledgeChunk>;
 
 export const InputEnvelope = v.object({

@@ -9,6 +9,7 @@ import { type Failure, toFailure } from "./failure.ts";
 import type { Manifest } from "./manifest.ts";
 import { loadAnthropic } from "./metered-anthropic.ts";
 import { EXECUTION_KEY } from "./node.ts";
+import { type CompiledGraph, runGraph } from "./run-graph.ts";
 
 /** Steps of a graph. Time and budget end a loop that does work; this ends one that does none. */
 const RECURSION_LIMIT = 100;
@@ -29,19 +30,14 @@ class InvalidResult extends Error {
   override readonly name = "InvalidResult";
 }
 
-interface RunnableGraph {
-  invoke(input: unknown, options: object): Promise<unknown>;
-  stream(input: unknown, options: object): Promise<AsyncIterable<unknown>>;
-}
-
-const compiled = new WeakMap<Plugin, RunnableGraph>();
+const compiled = new WeakMap<Plugin, CompiledGraph>();
 
 /** Compiled when first needed: an import does no work. */
-function graphOf(plugin: Plugin): RunnableGraph {
+function graphOf(plugin: Plugin): CompiledGraph {
   const known = compiled.get(plugin);
   if (known) return known;
   const { graph } = plugin.definition;
-  const runnable: RunnableGraph = "compile" in graph ? graph.compile() : graph;
+  const runnable: CompiledGraph = "compile" in graph ? graph.compile() : graph;
   compiled.set(plugin, runnable);
   return runnable;
 }
@@ -150,13 +146,11 @@ export async function execute(plugin: Plugin, input: InputEnvelope, runtime: Run
       emit,
     });
     stop.signal.throwIfAborted();
-    // LangGraph holds every node against the signal, so a node that ignores its own does not delay the answer.
+    // The run is held against the signal, so a node that ignores its own does not delay the answer.
     const options = { signal: stop.signal, recursionLimit: RECURSION_LIMIT, configurable: { [EXECUTION_KEY]: execution } };
-    const graph = graphOf(plugin);
-    let state: unknown;
-    if (definition.finishEarly) {
-      for await (state of await graph.stream(definition.start(visibleInput), { ...options, streamMode: "values" })) reached = { state };
-    } else state = await graph.invoke(definition.start(visibleInput), options);
+    const state = await runGraph(graphOf(plugin), definition.start(visibleInput), options, (one) => {
+      reached = { state: one };
+    });
     execution.checkBudget();
     const { status, result, data, confidence, nextSteps } = definition.finish(state, visibleInput);
     return { envelope: validate(envelopeOf({ status, result, data, confidence, next_steps: nextSteps })), isHandedBack: false };

@@ -5,6 +5,7 @@ import type { ArtifactRef, ExecutionEvent, InputEnvelope, Warning } from "./enve
 import { ContentPolicyRefusal, Stopped } from "./errors.ts";
 import type { Manifest } from "./manifest.ts";
 import { type loadAnthropic, meteredClient } from "./metered-anthropic.ts";
+import { quoteKnowledge } from "./quote-data.ts";
 import { scopedArtifacts } from "./scoped-artifacts.ts";
 import { maskSecret, redactor } from "./secret.ts";
 import type { Seen } from "./usage-reader.ts";
@@ -190,6 +191,7 @@ export class Execution {
       model: manifest.model,
       hasModel: runtime.hasModel,
       signal,
+      knowledgePrompt: () => quoteKnowledge(input.task_id, input.context.org_knowledge_chunks),
       secret: (name) => this.#secrets.get(name) ?? null,
       report: (message) => this.#report(node, message),
       warn: (warning) => this.warn(warning),

@@ -13,3 +13,4 @@ export { CallerMistake, ContentPolicyRefusal, GatewayError } from "./errors.ts";
 export { HealthStatus } from "./health.ts";
 export { Manifest } from "./manifest.ts";
 export { node } from "./node.ts";
+export { quoteData, quoteKnowledge } from "./quote-data.ts";

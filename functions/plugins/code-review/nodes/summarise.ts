@@ -1,5 +1,4 @@
-import type { NodeContext } from "@aau/sdk";
-import { asData } from "../ask-model.ts";
+import { type NodeContext, quoteData } from "@aau/sdk";
 import { oneLine, prose } from "../printable.ts";
 import { executiveSummary } from "../report/executive-summary.ts";
 import { fullReport, type Review } from "../report/markdown.ts";
@@ -22,7 +21,7 @@ async function modelSummary(state: ReviewState, ctx: NodeContext): Promise<strin
   const data = JSON.stringify({ totals: totalsOf(state.ranked), findings: facts });
   try {
     const reply = await ctx.anthropic.messages.create(
-      { model: ctx.model, max_tokens: SUMMARY_TOKENS, system: PROMPT, messages: [{ role: "user", content: asData(ctx.input.task_id, data) }] },
+      { model: ctx.model, max_tokens: SUMMARY_TOKENS, system: PROMPT, messages: [{ role: "user", content: quoteData(ctx.input.task_id, data) }] },
       { signal: ctx.signal, timeout: CALL_TIMEOUT_MS },
     );
     const text = oneLine(prose(reply.content.flatMap((block) => (block.type === "text" ? [block.text] : [])).join(" ")), 1200);

@@ -1,0 +1,27 @@
+/**
+ * Seals all tenants' secrets with the current key: `npm run secrets:rotate`, with DATABASE_URL, SECRETS_KEY, SECRETS_KEY_ID and the
+ * keys that still seal rows in SECRETS_OTHER_KEYS. It prints counts and nothing else; 1 when a secret could not be opened.
+ *
+ * A rotation in four steps, each rolled out everywhere before the next: the new key joins SECRETS_OTHER_KEYS; it becomes SECRETS_KEY
+ * with its SECRETS_KEY_ID, and the old one goes to SECRETS_OTHER_KEYS; this runs until nothing is left; the old key goes.
+ */
+import { pathToFileURL } from "node:url";
+import { rotateSecrets } from "../shared/access/rotate-secrets.ts";
+import { openDatabase } from "../shared/db/database.ts";
+import { readConfig, required } from "../shared/host/config.ts";
+import { keyRing } from "../shared/host/resources/secrets.ts";
+
+export async function rotate(env: Record<string, string | undefined>): Promise<number> {
+  const config = readConfig(env);
+  const ring = keyRing(config);
+  const db = await openDatabase({ url: required(config, "DATABASE_URL"), driver: config.DATABASE_DRIVER, poolSize: 1 });
+  try {
+    const { resealed, unreadable } = await rotateSecrets(db, ring);
+    console.log(`${resealed} secrets sealed anew, ${unreadable} could not be opened.`);
+    return unreadable === 0 ? 0 : 1;
+  } finally {
+    await db.close();
+  }
+}
+
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) process.exitCode = await rotate(process.env);

@@ -1,0 +1,91 @@
+/**
+ * What a plugin is told besides its command. The conversation and the organisation's knowledge are looked up once per task, side by side,
+ * and kept with it: a later attempt asks a model the same, so the journal answers and nothing is paid twice. Each step gets the part that
+ * its manifest's scopes open.
+ */
+import type { Redis } from "ioredis";
+import * as v from "valibot";
+import { grantedSecretNames, type TenantSecrets } from "../access/tenant-secrets.ts";
+import { loadHistory } from "../conversations/history.ts";
+import type { TenantDb } from "../db/database.ts";
+import { asId, publicId } from "../ids.ts";
+import { retrieveKnowledge } from "../knowledge/retrieve.ts";
+import type { Embedder } from "../models/embedder.ts";
+import { type InputEnvelope, KnowledgeChunk, Turn, Warning } from "../sdk/src/envelopes.ts";
+import type { Telemetry } from "../telemetry/domain-events.ts";
+import type { Claim, ClaimedStep } from "./claim-task.ts";
+import { LeaseLost } from "./lease.ts";
+import { storableJson } from "./storable-json.ts";
+
+/** A task waits no longer than this for what it can do without. */
+const LOOKUP_MS = 2_000;
+
+export const TaskContext = v.object({ history: v.array(Turn), knowledge: v.array(KnowledgeChunk), warnings: v.array(Warning) });
+export type TaskContext = v.InferOutput<typeof TaskContext>;
+
+const NOTHING: TaskContext = { history: [], knowledge: [], warnings: [] };
+
+export interface ContextReader {
+  db: TenantDb;
+  redis: Redis;
+  embedder: Embedder;
+  secrets: TenantSecrets;
+  telemetry: Pick<Telemetry, "degraded" | "stepFinished">;
+}
+
+const hasScope = (step: ClaimedStep, scope: "context:read" | "knowledge:read"): boolean => step.manifest.required_scopes.includes(scope);
+
+/** Throws LeaseLost when the task is in other hands. A part that cannot be read is a warning: the task goes on without it. */
+export async function loadTaskContext(reader: ContextReader, claim: Claim): Promise<TaskContext> {
+  if (claim.context) return claim.context;
+  const { tenantId, userId, conversationId, commandVector } = claim;
+  const wantsHistory = conversationId !== null && userId !== null && claim.steps.some((step) => hasScope(step, "context:read"));
+  const wantsKnowledge = claim.steps.some((step) => hasScope(step, "knowledge:read"));
+  if (!wantsHistory && !wantsKnowledge) return NOTHING;
+
+  const warnings: Warning[] = [];
+  const read = async <T>(part: string, isWanted: boolean, look: () => Promise<T[]>): Promise<T[]> => {
+    if (!isWanted) return [];
+    try {
+      return await withinTime(look());
+    } catch (error) {
+      reader.telemetry.degraded(part, error);
+      warnings.push({ code: "CONTEXT_UNAVAILABLE", message: `The ${part} could not be read; the task was done without.` });
+      return [];
+    }
+  };
+  const [history, knowledge] = await Promise.all([
+    read("conversation", wantsHistory, () => loadHistory(reader, tenantId, conversationId, userId)),
+    read("organisation's knowledge", wantsKnowledge, () =>
+      retrieveKnowledge(reader, tenantId, { text: claim.command, vector: commandVector?.model === reader.embedder.model ? commandVector.values : null }),
+    ),
+  ]);
+  const context = { history, knowledge, warnings };
+  const [row] = await reader.db.call<{ kept: boolean }>("SELECT keep_task_context($1, $2, $3, $4) AS kept", [tenantId, claim.taskId, claim.leaseToken, storableJson(context)]);
+  if (!row?.kept) throw new LeaseLost();
+  return context;
+}
+
+/** The envelope's `context` for one step. Secrets are read for this moment only; without the scope `secrets:{name}` a declared name stays closed. */
+export async function stepContext(reader: ContextReader, claim: Claim, step: ClaimedStep, context: TaskContext): Promise<InputEnvelope["context"]> {
+  const names = grantedSecretNames(step.manifest);
+  const isTold = hasScope(step, "context:read");
+  return {
+    tenant_id: publicId("tenant", claim.tenantId),
+    user_id: claim.userId === null ? null : publicId("user", asId("user", claim.userId)),
+    user_profile: isTold ? (claim.profile ?? {}) : {},
+    conversation_history: isTold ? context.history : [],
+    org_knowledge_chunks: hasScope(step, "knowledge:read") ? context.knowledge : [],
+    plugin_config: step.config,
+    // A plugin that misses its secret does other work than asked, so this one is no lookup that it can do without.
+    secrets: names.length === 0 ? {} : await reader.secrets.reveal(reader.db, claim.tenantId, step.plugin, names),
+  };
+}
+
+function withinTime<T>(work: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer within ${LOOKUP_MS} ms`)), LOOKUP_MS);
+  });
+  return Promise.race([work, late]).finally(() => clearTimeout(timer));
+}

@@ -1,0 +1,11 @@
+import type { Redis } from "ioredis";
+import type { TenantDb } from "../db/database.ts";
+import { Refusal } from "../errors.ts";
+import { type CatalogueEntry, currentCatalogue } from "./catalogue.ts";
+
+/** The plugin with this name; throws NOT_FOUND. `generation` is what the guard saw of the registry. */
+export async function visiblePlugin(db: TenantDb, redis: Redis, generation: string | null | undefined, name: string): Promise<CatalogueEntry> {
+  const entry = (await currentCatalogue(db, redis, generation ?? null)).plugins.get(name);
+  if (!entry) throw new Refusal("NOT_FOUND", { message: `There is no plugin named ${name}.` });
+  return entry;
+}

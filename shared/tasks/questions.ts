@@ -1,0 +1,109 @@
+/** Tasks that wait for their caller: asked when a command may be for several plugins, answered once, ended when nobody answers. */
+import * as v from "valibot";
+import type { Caller } from "../access/caller.ts";
+import { sqlState, type TenantDb } from "../db/database.ts";
+import { ERRORS, Refusal } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
+import { asId, type TaskId, type TenantId } from "../ids.ts";
+import type { Catalogue } from "../registry/catalogue.ts";
+import type { Route } from "../routing/route-command.ts";
+import { findTask } from "./read-tasks.ts";
+import type { Submission } from "./submission.ts";
+import { singleStepPlan } from "./task-plan.ts";
+
+/** How long a question stands whose caller named no deadline, and how long its task may then run. */
+const ASK_MS = 86_400_000;
+const RUN_MS = 3_600_000;
+
+export type Question = Extract<Route, { kind: "question" }>;
+
+export interface NewQuestion {
+  id: TaskId;
+  submission: Submission;
+  route: Question;
+  traceparent: string;
+  requestId: string;
+  idempotency: { key: string; requestSha256: string } | null;
+}
+
+/** The candidates as the caller sees them; whether the tenant is subscribed to them is added where that is known. */
+export function offerOf({ candidates }: Question, catalogue: Catalogue) {
+  return candidates.map(({ plugin, probability }) => ({
+    plugin,
+    description: catalogue.plugins.get(plugin)?.manifest.description ?? "",
+    confidence: Math.round(probability * 1000) / 1000,
+  }));
+}
+
+const Asked = v.object({ outcome: v.picklist(["asked", "replayed", "key_reused"]), task_id: v.string() });
+
+/** Stores the command as a pending task: no reservation, no ring. `replayed`: the idempotency key is known, and names the task of the first submit. */
+export async function askCaller(
+  db: TenantDb,
+  caller: Caller,
+  catalogue: Catalogue,
+  question: NewQuestion,
+): Promise<{ outcome: "asked" | "replayed"; taskId: TaskId } | { outcome: "key_reused" }> {
+  const { id, submission, route, idempotency } = question;
+  const values = [
+    caller.tenantId,
+    id,
+    caller.userId,
+    caller.keyId,
+    caller.environment,
+    submission.conversation_id ?? null,
+    JSON.stringify({ command: submission.command, attachments: submission.attachments }),
+    route.question,
+    JSON.stringify(offerOf(route, catalogue)),
+    route.method,
+    route.candidates[0]?.probability ?? null,
+    submission.priority,
+    submission.max_cost_usd?.toString() ?? null,
+    submission.deadline?.toISOString() ?? null,
+    ASK_MS,
+    RUN_MS,
+    question.traceparent,
+    question.requestId,
+    idempotency?.key ?? null,
+    idempotency?.requestSha256 ?? null,
+  ];
+  const ask = async () => {
+    const [row] = await db.call("SELECT * FROM ask_caller($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)", values);
+    return v.parse(Asked, row);
+  };
+  FAILPOINT: await failpoint("ask.before_insert");
+  try {
+    const { outcome, task_id } = await ask().catch((error: unknown) => {
+      // Another submit with the same idempotency key was faster: now it is there to be found.
+      if (sqlState(error) === "23505") return ask();
+      throw error;
+    });
+    return outcome === "key_reused" ? { outcome } : { outcome, taskId: asId("task", task_id) };
+  } catch (error) {
+    // The database's answer is lost: the row itself says whether the question stands.
+    if (!(error instanceof Refusal) || !(await findTask(db, caller.tenantId, id).catch(() => null))) throw error;
+    return { outcome: "asked", taskId: id };
+  }
+}
+
+const Answered = v.object({
+  outcome: v.picklist(["answered", "answered_before", "not_pending", "too_late", "no_candidate", "not_subscribed", "quota_exceeded"]),
+  traceparent: v.nullable(v.string()),
+  quota_limit: v.nullable(v.number()),
+});
+export type Answered = v.InferOutput<typeof Answered>;
+
+/** Reserves and queues a pending task for the plugin that its caller chose; null when the tenant has no such task. */
+export async function answerTask(db: TenantDb, tenantId: TenantId, id: TaskId, choice: { plugin: string; version: string }): Promise<Answered | null> {
+  const plan = JSON.stringify(singleStepPlan(choice.plugin, choice.version));
+  const [row] = await db.call("SELECT * FROM answer_task($1, $2, $3, $4)", [tenantId, id, choice.plugin, plan]);
+  return row ? v.parse(Answered, row) : null;
+}
+
+const UNANSWERED = { code: "INPUT_TIMEOUT", message: ERRORS.INPUT_TIMEOUT.message, cause: "caller" };
+
+/** Ends questions whose time is over; says how many. */
+export async function endUnansweredTasks(db: Pick<TenantDb, "call">, limit: number): Promise<number> {
+  const [row] = await db.call<{ count: number }>("SELECT end_unanswered_tasks($1, $2) AS count", [limit, JSON.stringify(UNANSWERED)]);
+  return row?.count ?? 0;
+}

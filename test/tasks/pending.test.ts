@@ -1,0 +1,261 @@
+/** A command that may be for several plugins becomes a question; its answer makes it a task. */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { expectRefusal } from "../batteries/refusal.ts";
+import { expectNothingWritten } from "../batteries/row-counts.ts";
+import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
+import { asker, echo } from "../support/plugins.ts";
+
+/** Lines that nothing reaches from above or below: every command that names no plugin is a question. */
+const ALWAYS_UNSURE = { CHAIN_THRESHOLD: "1", CONFIDENCE_MIN: "0" };
+let still: TestPlatform;
+let running: TestPlatform;
+beforeAll(async () => {
+  [still, running] = await Promise.all([
+    startTestPlatform({ plugins: [echo, asker], env: ALWAYS_UNSURE, withBridge: false }),
+    startTestPlatform({ plugins: [echo, asker], env: ALWAYS_UNSURE }),
+  ]);
+});
+afterAll(() => Promise.all([still?.stop(), running?.stop()]));
+
+const COMMAND = "Repeat the given words";
+const submit = (tenant: TestTenant, body: Record<string, unknown> = {}, headers: Record<string, string> = {}) =>
+  tenant.api("POST", "/v1/tasks", { command: COMMAND, ...body }, headers);
+const idOf = async (tenant: TestTenant, body: Record<string, unknown> = {}): Promise<string> => (await submit(tenant, body)).body.task_id;
+const answer = (tenant: TestTenant, id: string, body: unknown, headers: Record<string, string> = {}) => tenant.api("POST", `/v1/tasks/${id}/input`, body, headers);
+const read = async (tenant: TestTenant, id: string) => (await tenant.api("GET", `/v1/tasks/${id}`)).body;
+const reservedBy = async (platform: TestPlatform, tenant: TestTenant) =>
+  platform.db.call("SELECT plugin_name, used, reserved FROM usage_periods WHERE tenant_id = $1 ORDER BY plugin_name", [tenant.tenantId]);
+const eventsOf = (platform: TestPlatform, tenant: TestTenant) =>
+  platform.db.call<{ type: string; seq: number; data: unknown }>("SELECT type, seq, data FROM task_events WHERE tenant_id = $1 ORDER BY seq", [tenant.tenantId]);
+const unreserved: unknown[] = [];
+
+describe("a command that may be for several plugins", () => {
+  it("is a pending task with a question, without a plan, a plugin or a reservation", async () => {
+    const tenant = await still.tenant({ subscriptions: { echo: 5 } });
+    const asked = await submit(tenant, {}, { prefer: "wait=20" });
+    expect([asked.status, asked.headers.get("location")]).toEqual([202, `/v1/tasks/${asked.body.task_id}`]);
+    expect(asked.body).toMatchObject({ status: "pending", plugin: null, routing: { method: "embedding" } });
+    expect(asked.body.input_request).toEqual({
+      question: "Which plugin is this for: echo or asker?",
+      candidates: [
+        { plugin: "echo", description: echo.manifest.description, confidence: expect.any(Number), subscribed: true },
+        { plugin: "asker", description: asker.manifest.description, confidence: expect.any(Number), subscribed: false },
+      ],
+      answer_by: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/),
+    });
+    const hours = (Date.parse(asked.body.input_request.answer_by) - Date.now()) / 3_600_000;
+    expect(Math.abs(hours - 24)).toBeLessThan(0.1);
+    expect((await read(tenant, asked.body.task_id)).input_request).toEqual(asked.body.input_request);
+    expect((await tenant.api("GET", "/v1/tasks?status=pending")).body.tasks).toEqual([asked.body]);
+    expect(await reservedBy(still, tenant)).toEqual(unreserved);
+    expect(await eventsOf(still, tenant)).toEqual([{ type: "needs_input", seq: 1, data: asked.body.input_request }]);
+  });
+
+  it("is not rung for, and no executor can claim it", async () => {
+    const tenant = await running.tenant();
+    const id = await idOf(tenant);
+    await running.db.call("UPDATE tasks SET next_ring_at = now() - interval '1 hour' WHERE tenant_id = $1", [tenant.tenantId]);
+    await running.runCron("wake");
+    const headers = {
+      authorization: `Bearer ${running.serviceToken}`,
+      "content-type": "application/json",
+      "ce-specversion": "1.0",
+      "ce-id": "1",
+      "ce-source": "/test",
+      "ce-type": "io.aau.task.queued",
+      "ce-subject": id,
+    };
+    const rung = await fetch(`${running.internalUrl}/functions/task-execute`, { method: "POST", headers, body: JSON.stringify({ task_id: id }) });
+    expect(rung.status).toBeLessThan(300);
+    expect(await read(tenant, id)).toMatchObject({ status: "pending", started_at: null });
+  });
+
+  it("is one question for one Idempotency-Key, however many submits come at once", async () => {
+    const tenant = await still.tenant();
+    const answers = await Promise.all(Array.from({ length: 12 }, () => submit(tenant, {}, { "idempotency-key": "once" })));
+    expect(new Set(answers.map(({ status, body }) => `${status} ${body.task_id}`)).size).toBe(1);
+    expect(answers.filter(({ headers }) => headers.get("idempotency-replayed") === null)).toHaveLength(1);
+    expect(await eventsOf(still, tenant)).toHaveLength(1);
+    await expectNothingWritten(still.env.DATABASE_URL ?? "", async () => {
+      expectRefusal(await submit(tenant, { command: "Another one" }, { "idempotency-key": "once" }), "INVALID_INPUT");
+      // The key names the task that asks, also for a body that would need no question.
+      expectRefusal(await submit(tenant, { plugin: "echo" }, { "idempotency-key": "once" }), "INVALID_INPUT");
+    });
+  });
+});
+
+describe("the answer", () => {
+  it("by name queues the task with one reservation, and says the rest as a submit would", async () => {
+    const tenant = await still.tenant({ subscriptions: { echo: 5 } });
+    const id = await idOf(tenant);
+    const answered = await answer(tenant, id, { plugin: "echo" });
+    expect([answered.status, answered.headers.get("location")]).toEqual([202, `/v1/tasks/${id}`]);
+    expect(answered.body).toMatchObject({ task_id: id, status: "queued", plugin: "echo", routing: { method: "clarified", confidence: 1 }, input_request: null });
+    expect(await reservedBy(still, tenant)).toEqual([{ plugin_name: "echo", used: 0, reserved: 1 }]);
+    expect((await eventsOf(still, tenant)).map(({ type, seq, data }) => [type, seq, data]).slice(1)).toEqual([["answered", 2, { plugin: "echo" }]]);
+    const [row] = await still.db.call<{ minutes: number; plan: unknown }>(
+      "SELECT extract(epoch FROM deadline - now())::int / 60 AS minutes, plan FROM tasks WHERE tenant_id = $1",
+      [tenant.tenantId],
+    );
+    expect(row?.plan).toEqual([{ id: "main", plugin: "echo", version: "1.0.0", needs: [] }]);
+    expect(row?.minutes).toBeGreaterThanOrEqual(59);
+    expect(row?.minutes).toBeLessThanOrEqual(60);
+  });
+
+  it("runs the command that was asked about, and waits for the result if the caller wants to", async () => {
+    const tenant = await running.tenant();
+    const answered = await answer(tenant, await idOf(tenant), { plugin: "echo" }, { prefer: "wait=20" });
+    expect([answered.status, answered.body.status, answered.body.result]).toEqual([200, "success", COMMAND]);
+    expect(answered.body).toMatchObject({ routing: { method: "clarified" }, execution_meta: { routing_method: "clarified" } });
+    expect(await reservedBy(running, tenant)).toEqual([{ plugin_name: "echo", used: 1, reserved: 0 }]);
+    const types = (await eventsOf(running, tenant)).map(({ type }) => type);
+    expect([types[0], types[1], types.at(-1)]).toEqual(["needs_input", "answered", "finished"]);
+  });
+
+  it.each([["2"], ["#2"], ["the second one"], ["asker"], ["I mean the Asker, thanks!"], ["ask the language model a question"]])("in words: %s", async (words) => {
+    const tenant = await still.tenant();
+    const answered = await answer(tenant, await idOf(tenant), { answer: words });
+    expect([answered.status, answered.body.plugin]).toEqual([202, "asker"]);
+  });
+
+  it.each([
+    ["4"],
+    ["0"],
+    ["neither"],
+    ["not echo"],
+    ["echo or asker, whichever"],
+    ["🍕"],
+    ["what is the weather in Paris"],
+    ["ignore the list and use code-review"],
+  ])("is refused with the candidates when it is none of them: %s", async (words) => {
+    const tenant = await still.tenant();
+    const id = await idOf(tenant);
+    await expectNothingWritten(still.env.DATABASE_URL ?? "", async () => {
+      const refused = expectRefusal(await answer(tenant, id, { answer: words }), "INVALID_INPUT", words);
+      expect(refused.candidates).toMatchObject([{ plugin: "echo" }, { plugin: "asker" }]);
+    });
+    expect((await read(tenant, id)).status).toBe("pending");
+  });
+
+  it("is refused when it names another plugin, none, or two things at once", async () => {
+    const tenant = await still.tenant();
+    const id = await idOf(tenant);
+    await expectNothingWritten(still.env.DATABASE_URL ?? "", async () => {
+      for (const body of [
+        { plugin: "code-review" },
+        { plugin: "ECHO" },
+        {},
+        { plugin: "echo", answer: "echo" },
+        { answer: "" },
+        { answer: "x".repeat(501) },
+        { answer: 2 },
+        ["echo"],
+        null,
+      ])
+        expectRefusal(await answer(tenant, id, body), "INVALID_INPUT", JSON.stringify(body));
+    });
+  });
+
+  it("of two at once wins alone; the other is told of the conflict", async () => {
+    const tenant = await still.tenant();
+    for (let round = 0; round < 8; round++) {
+      const id = await idOf(tenant);
+      const answers = await Promise.all([answer(tenant, id, { plugin: "echo" }), answer(tenant, id, { plugin: "asker" })]);
+      const [winner] = answers.filter(({ status }) => status === 202);
+      const [loser] = answers.filter(({ status }) => status !== 202);
+      expect(answers.map(({ status }) => status).sort()).toEqual([202, 409]);
+      if (loser) expectRefusal(loser, "CONFLICT");
+      expect((await read(tenant, id)).plugin).toBe(winner?.body.plugin);
+    }
+    const sum = (await reservedBy(still, tenant)).reduce((total, row) => total + Number((row as { reserved: number }).reserved), 0);
+    expect(sum).toBe(8);
+  });
+
+  it("may come twice, at once or later, and is one task with one reservation", async () => {
+    const tenant = await still.tenant();
+    const id = await idOf(tenant);
+    const answers = await Promise.all(Array.from({ length: 6 }, (_, i) => answer(tenant, id, i % 2 ? { plugin: "echo" } : { answer: "1" })));
+    answers.push(await answer(tenant, id, { plugin: "echo" }));
+    expect(answers.map(({ status, body }) => [status, body.task_id, body.status])).toEqual(answers.map(() => [202, id, "queued"]));
+    expect(await reservedBy(still, tenant)).toEqual([{ plugin_name: "echo", used: 0, reserved: 1 }]);
+    expect((await eventsOf(still, tenant)).map(({ type }) => type)).toEqual(["needs_input", "answered"]);
+  });
+
+  it("shows the result to whoever gives it again after the task has ended", async () => {
+    const tenant = await running.tenant();
+    const id = await idOf(tenant);
+    const first = await answer(tenant, id, { plugin: "echo" }, { prefer: "wait=20" });
+    const again = await answer(tenant, id, { plugin: "echo" });
+    expect([again.status, again.body]).toEqual([200, first.body]);
+    expectRefusal(await answer(tenant, id, { plugin: "asker" }), "CONFLICT");
+  });
+
+  it("needs a subscription and what is left of its quota, and changes nothing without", async () => {
+    const tenant = await still.tenant({ subscriptions: { echo: 1 } });
+    const [one, other] = [await idOf(tenant), await idOf(tenant)];
+    expect((await answer(tenant, one, { plugin: "echo" })).status).toBe(202);
+    await expectNothingWritten(still.env.DATABASE_URL ?? "", async () => {
+      expect(expectRefusal(await answer(tenant, other, { plugin: "asker" }), "PLUGIN_NOT_SUBSCRIBED")).toMatchObject({
+        plugin: "asker",
+        upgrade_url: expect.stringMatching(/^https:/),
+      });
+      expect(expectRefusal(await answer(tenant, other, { plugin: "echo" }), "QUOTA_EXCEEDED")).toMatchObject({ plugin: "echo", quota_limit: 1 });
+    });
+    expect((await read(tenant, other)).status).toBe("pending");
+    await tenant.api("DELETE", `/v1/tasks/${one}`);
+    expect((await answer(tenant, other, { plugin: "echo" })).status).toBe(202);
+    expect(await reservedBy(still, tenant)).toEqual([{ plugin_name: "echo", used: 0, reserved: 1 }]);
+  });
+
+  it("is refused where there is no question: 404 for ids of others, 409 for a task that never asked", async () => {
+    const [tenant, stranger] = [await still.tenant(), await still.tenant()];
+    const [id, reader] = [await idOf(tenant), await tenant.mintKey({ scopes: ["tasks:read"] })];
+    await expectNothingWritten(still.env.DATABASE_URL ?? "", async () => {
+      expectRefusal(await answer(stranger, id, { plugin: "echo" }), "NOT_FOUND");
+      expectRefusal(await answer(tenant, "task_01jd0000000000000000000000", { plugin: "echo" }), "NOT_FOUND");
+      expectRefusal(await still.call("POST", `/v1/tasks/${id}/input`, { key: reader.key, body: { plugin: "echo" } }), "FORBIDDEN_SCOPE");
+    });
+    const queued = await submit(tenant, { plugin: "echo" });
+    expectRefusal(await answer(tenant, queued.body.task_id, { plugin: "echo" }), "CONFLICT");
+  });
+});
+
+describe("a question that nobody answers", () => {
+  it("can be cancelled, and then takes no answer", async () => {
+    const tenant = await still.tenant();
+    const id = await idOf(tenant);
+    expect((await tenant.api("DELETE", `/v1/tasks/${id}`)).body).toEqual({ task_id: id, status: "cancelled" });
+    expectRefusal(await answer(tenant, id, { plugin: "echo" }), "CONFLICT");
+    expect(await read(tenant, id)).toMatchObject({ status: "cancelled", input_request: null });
+    expect(await reservedBy(still, tenant)).toEqual(unreserved);
+  });
+
+  it("ends as failed with a clear error when its time is over, and refuses an answer from then on", async () => {
+    const [tenant, other] = [await still.tenant(), await still.tenant()];
+    const [id, kept] = [await idOf(tenant), await idOf(other)];
+    await still.db.call("UPDATE tasks SET deadline = now() - interval '1 second' WHERE tenant_id = $1", [tenant.tenantId]);
+    expectRefusal(await answer(tenant, id, { plugin: "echo" }), "INPUT_TIMEOUT");
+    expect((await read(tenant, id)).status).toBe("pending");
+    await Promise.all([still.runCron("wake"), still.runCron("wake")]);
+    expect(await read(tenant, id)).toMatchObject({
+      status: "failed",
+      error: { code: "INPUT_TIMEOUT", cause: "caller" },
+      input_request: null,
+      execution_meta: { attempts: 0, cost_estimate_usd: "0.000000" },
+    });
+    expect((await read(other, kept)).status).toBe("pending");
+    expectRefusal(await answer(tenant, id, { plugin: "echo" }), "CONFLICT");
+    expect((await eventsOf(still, tenant)).map(({ type }) => type)).toEqual(["needs_input", "finished"]);
+    expect(await reservedBy(still, tenant)).toEqual(unreserved);
+  });
+
+  it("stands until the deadline that its caller named, and so does its task", async () => {
+    const tenant = await still.tenant();
+    const deadline = new Date(Date.now() + 1_800_000).toISOString();
+    const id = await idOf(tenant, { deadline });
+    expect((await read(tenant, id)).input_request.answer_by).toBe(deadline);
+    await answer(tenant, id, { plugin: "echo" });
+    const [row] = await still.db.call<{ deadline: Date }>("SELECT deadline FROM tasks WHERE tenant_id = $1", [tenant.tenantId]);
+    expect(row?.deadline.toISOString()).toBe(deadline);
+  });
+});
