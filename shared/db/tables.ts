@@ -110,4 +110,18 @@ export interface Tables {
     storage_key: string;
     created_at: Generated<Timestamp>;
   };
+  tickets: {
+    tenant_id: string;
+    number: number;
+    title: string;
+    description: string;
+    type: string;
+    priority: string;
+    status: string;
+    assignee: string | null;
+    team: string | null;
+    component: string | null;
+    sla_due_at: NullableTimestamp;
+  };
+  ticket_events: { id: string; tenant_id: string; number: number; type: string; data: Json; task_id: string; at: Timestamp };
 }
