@@ -8,7 +8,7 @@ import { childOf, traceparentOf } from "../telemetry/trace.ts";
 import type { Claim, ClaimedStep } from "./claim-task.ts";
 import { CancelRequested, type Lease, LeaseLost } from "./lease.ts";
 import { type PluginClient, PluginFailure } from "./plugin-client.ts";
-import { fullJitterMs } from "./retry-delay.ts";
+import { fullJitterMs } from "../retry-delay.ts";
 
 /** What a step needs of the platform. */
 export interface StepRunner {
