@@ -1,6 +1,7 @@
 /** The tickets' doors of the scope gateway, called as a plugin calls them, and the tables behind them. */
 import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
+import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { capabilitySigner } from "../../shared/access/capability-token.ts";
 import { newId } from "../../shared/ids.ts";
@@ -151,7 +152,45 @@ describe("what a plugin sends", () => {
   });
 });
 
+/** A session of the test's own: within a transaction, PostgreSQL shows what others do only once. */
+async function connect() {
+  const client = new pg.Client({ connectionString: platform.env.DATABASE_URL });
+  await client.connect();
+  return { client, [Symbol.asyncDispose]: () => client.end() };
+}
+
+/** Resolves when so many sessions of the test's database wait for a lock. */
+async function waiting(count: number): Promise<void> {
+  await using watcher = await connect();
+  for (;;) {
+    const { rows } = await watcher.client.query("SELECT count(*)::int AS waiting FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'");
+    if (rows[0].waiting >= count) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
 describe("changes at once", () => {
+  it("are numbered one after the other, and an issue that several file gets one ticket", async () => {
+    const tenant = await platform.tenant();
+    const tasks = await Promise.all(Array.from({ length: 4 }, () => runningTask(tenant)));
+    await tasks[0]?.call("POST", "tickets", { tickets: [ticket({ fingerprint: hex("0") })] });
+    // Whoever holds the counter makes all of them meet at the same place.
+    await using holder = await connect();
+    const { client } = holder;
+    await client.query("BEGIN");
+    await client.query("SELECT 1 FROM ticket_counters WHERE tenant_id = $1 FOR UPDATE", [tenant.tenantId]);
+    const filed = Promise.all(
+      tasks.map((task, index) => task.call("POST", "tickets", { tickets: [ticket({ fingerprint: hex("a") }), ticket({ fingerprint: hex(String(index + 1)) })] })),
+    );
+    await waiting(tasks.length);
+    await client.query("COMMIT");
+    const answers = await filed;
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200]);
+    const ids = answers.map(({ body }) => body.tickets.map((one: { ticket: { id: string } }) => one.ticket.id));
+    expect(new Set(ids.map(([shared]) => shared))).toEqual(new Set(["T-2"]));
+    expect(ids.map(([, own]) => own).sort()).toEqual(["T-3", "T-4", "T-5", "T-6"]);
+  });
+
   it("leave one ticket of an issue open, whoever reopens and files at the same time", async () => {
     const tenant = await platform.tenant();
     const [one, other] = [await runningTask(tenant), await runningTask(tenant)];
