@@ -24,8 +24,8 @@ const CHUNKS = 1_000;
 const TURNS = 20;
 const CONVERSATION = "bench";
 const TENANTS = 4;
-const ASSEMBLIES = 400;
-const WARM_UP = 40;
+const ASSEMBLIES = Number(process.env.AAU_BENCH_ASSEMBLIES ?? 200);
+const WARM_UP = 10;
 /** Issue 3: assembly, warm. */
 const ALLOWED_MS = 50;
 const COMMAND = "Look into the complaint of the customer about the late delivery";
