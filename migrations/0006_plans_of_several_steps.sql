@@ -107,7 +107,9 @@ BEGIN
         input_tokens, output_tokens, cache_tokens, latency_ms, cost_micro_usd, routing_method, envelope_version, billable, overage)
       SELECT w.tenant_id, d.plugin_name, d.plugin_version, w.id, d.step, coalesce(d.attempt, w.attempt), w.environment, w.user_id::text, d.status, d.model,
           d.input_tokens + d.output_tokens + d.cache_tokens, d.input_tokens, d.output_tokens, d.cache_tokens, d.latency_ms, d.cost, w.routing_method, '1.0',
-          d.status IN ('success', 'partial') AND w.is_done AND w.environment = 'live', w.overage
+          d.status IN ('success', 'partial') AND w.is_done AND w.environment = 'live',
+          -- Admission marks the steps of a plan that are over their plugin's quota.
+          CASE WHEN jsonb_array_length(w.plan) > 1 THEN jsonb_path_exists(w.plan, '$[*] ? (@.id == $id && @.overage == true)', jsonb_build_object('id', d.step)) ELSE w.overage END
         FROM was w JOIN (
           -- What ran, with what it paid; and what paid and never came to an end.
           SELECT s.task_id, s.step, s.plugin_name, s.plugin_version, s.attempt, s.status, coalesce(s.latency_ms, 0) AS latency_ms, p.model,
@@ -126,10 +128,12 @@ BEGIN
 END $$;
 
 -- Settles tasks, each under its lease. Where the lease is lost, nothing is written and `settled` is false. A step carries the attempt
--- that its writer ran under, not the one in the row: a write that slipped past the fence would show.
-CREATE OR REPLACE FUNCTION settle_tasks(p_batch jsonb) RETURNS TABLE (place int, settled boolean) LANGUAGE plpgsql AS $$
+-- that its writer ran under, not the one in the row: a write that slipped past the fence would show. Where the task belongs to a
+-- conversation, its turns are appended; `overflowed` asks to ring for a summary.
+DROP FUNCTION settle_tasks(jsonb);
+CREATE FUNCTION settle_tasks(p_batch jsonb) RETURNS TABLE (place int, settled boolean, overflowed boolean) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
-DECLARE v_held uuid[];
+DECLARE v_held uuid[]; v_overflowed uuid[] := '{}'; t tasks;
 BEGIN
   PERFORM set_config('role', 'aau_platform', true);
   v_held := ARRAY(
@@ -146,8 +150,13 @@ BEGIN
     PERFORM finish_tasks(ARRAY(
       SELECT ROW(b.id, b.status, b.result, b.error, b.events)::task_end
         FROM jsonb_to_recordset(p_batch) AS b(id uuid, status text, result jsonb, error jsonb, events jsonb) WHERE b.id = ANY (v_held)));
+    -- In one order in every batch, since each locks its conversation's row.
+    FOR t IN SELECT k.* FROM jsonb_to_recordset(p_batch) AS b(id uuid, in_conversation boolean) JOIN tasks k ON k.id = b.id
+        WHERE b.in_conversation AND b.id = ANY (v_held) ORDER BY k.tenant_id, k.user_id, k.conversation_id, k.id LOOP
+      IF append_conversation_turns(t, t.status, t.result) THEN v_overflowed := v_overflowed || t.id; END IF;
+    END LOOP;
   END IF;
-  RETURN QUERY SELECT b.place, b.id = ANY (v_held) FROM jsonb_to_recordset(p_batch) AS b(place int, id uuid);
+  RETURN QUERY SELECT b.place, b.id = ANY (v_held), b.id = ANY (v_overflowed) FROM jsonb_to_recordset(p_batch) AS b(place int, id uuid);
 END $$;
 
 -- Why a task may not go on, null when it may.

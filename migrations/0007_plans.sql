@@ -133,7 +133,7 @@ BEGIN
           RETURNING u.used + u.reserved INTO v_total;
       END IF;
       IF v_total IS NULL THEN RAISE EXCEPTION USING ERRCODE = 'AAU01'; END IF;
-      v_over := greatest(0, least(w.steps, v_total - w.quota_limit));
+      v_over := greatest(0, least(w.steps, coalesce(v_total - w.quota_limit, 0)));
       IF v_over > 0 THEN v_overs := v_overs || jsonb_build_object(w.plugin, v_over); END IF;
     END LOOP;
 

@@ -6,10 +6,11 @@ import { inFlight } from "../test/bench/in-flight.ts";
 import { pages } from "../test/bench/pages.ts";
 import type { Part } from "../test/bench/part.ts";
 import { retrieval } from "../test/bench/retrieval.ts";
+import { routing } from "../test/bench/routing.ts";
 import { openStage } from "../test/bench/stage.ts";
 import { submit } from "../test/bench/submit.ts";
 
-const PARTS: readonly Part[] = [submit, chain, inFlight, coldStart, pages, retrieval];
+const PARTS: readonly Part[] = [submit, chain, inFlight, coldStart, pages, retrieval, routing];
 
 // Every process that is measured is ended with this one.
 process.setMaxListeners(100);

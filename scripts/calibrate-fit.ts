@@ -15,8 +15,8 @@ export interface Sample {
 const ROUNDS = 40;
 const RIDGE = 1e-5;
 const FOLDS = 5;
-/** Of the direct routes, over catalogues of all sizes. A higher line loses many right routes before it loses a wrong one. */
-const DIRECT_PRECISION = 0.965;
+/** At most this share of all commands may go to a wrong plugin, in catalogues of every size: a wrong route is an execution that is paid for nothing. */
+const WRONG_ROUTES = 0.02;
 /** SPEC 14.1: recall above 95 %. */
 const KEPT = 0.95;
 
@@ -38,17 +38,18 @@ function crossValidated(samples: readonly Sample[]): Judged[] {
   }).flat();
 }
 
-/** The lowest line above which enough of the direct routes are right, in large catalogues and small. */
+/** The lowest line above which few enough of the routes are wrong, in large catalogues and small. */
 function chooseChainThreshold(judged: readonly Judged[]): number {
+  const sizes = new Map<number, Judged[]>();
+  for (const one of judged) {
+    const size = one.sample.scores.plugins.length;
+    const alike = sizes.get(size) ?? [];
+    sizes.set(size, alike);
+    alike.push(one);
+  }
+  const wrong = (line: number, alike: readonly Judged[]) => alike.filter(({ sample, probability }) => probability >= line && !isRight(sample)).length / alike.length;
   const grid = Array.from({ length: 50 }, (_, i) => (50 + i) / 100);
-  return grid.find((line) => precisionAbove(line, judged) >= DIRECT_PRECISION) ?? 0.99;
-}
-
-function precisionAbove(line: number, judged: readonly Judged[]): number {
-  const direct = judged.filter(({ probability }) => probability >= line);
-  const all = direct.reduce((sum, { sample }) => sum + sample.weight, 0);
-  const right = direct.reduce((sum, { sample }) => sum + (isRight(sample) ? sample.weight : 0), 0);
-  return all === 0 ? 1 : right / all;
+  return grid.find((line) => [...sizes.values()].every((alike) => wrong(line, alike) <= WRONG_ROUTES)) ?? 0.99;
 }
 
 /** The highest line that still lets enough of the commands through that a plugin could answer. */

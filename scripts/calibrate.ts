@@ -28,6 +28,7 @@ const names = catalogue.map(({ plugin }) => plugin);
 const table: Record<string, RoutingThresholds> = { ...THRESHOLDS };
 if (!process.argv.includes("knowledge")) {
   for (const embedder of embedders()) table[embedder.model] = await calibrate(embedder);
+  for (const [model, { measured }] of Object.entries(table)) if (!measured) console.log(`${model}: estimated, never measured. Run this with its key.\n`);
   await settle(render(table));
 }
 await calibrateKnowledge();

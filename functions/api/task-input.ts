@@ -63,6 +63,12 @@ export default http({
     const chosen = body.plugin ?? (await matchAnswer(scorer, body.answer ?? "", offered));
     const entry = chosen !== null && offered.includes(chosen) ? findVisible(scorer, chosen) : undefined;
     if (!entry) throw new Refusal("INVALID_INPUT", { message: "The answer must be one of the candidates, by name or number.", details: { candidates } });
+    // An answer reserves one step; running this plugin without those that it builds on would be wrong without a word.
+    if (entry.manifest.dependencies.length > 0)
+      throw new Refusal("CONFLICT", {
+        message: `${entry.name} takes several steps: cancel this task and submit the command with \`plugin\`: "${entry.name}".`,
+        details: { plugin: entry.name },
+      });
     await request.admitToPlugin(entry.name);
 
     FAILPOINT: await failpoint("input.before_answer");

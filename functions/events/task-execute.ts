@@ -15,7 +15,7 @@ export default event({
   event: "io.aau.task.queued",
   stream: "stream:tasks:{plugin}",
   data: v.object({ task_id: idParam("task") }),
-  needs: ["db", "platformDb", "redis", "signals", "plugins", "capabilities", "secrets", "upstream", "embedder", "settings", "telemetry"],
+  needs: ["db", "platformDb", "redis", "ring", "signals", "plugins", "capabilities", "secrets", "upstream", "embedder", "settings", "telemetry"],
   scale: { min: 1, max: 50, concurrency: 100 },
   timeoutSec: TIMEOUT_SEC,
   memoryMib: 512,

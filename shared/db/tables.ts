@@ -95,6 +95,7 @@ export interface Tables {
     created_at: Generated<Timestamp>;
     embedded_at: NullableTimestamp;
   };
+  org_knowledge_chunks: { id: Generated<string>; tenant_id: string; document_id: string; edition: string; position: number; heading: string; content: string; token_count: number };
   task_events: { task_id: string; seq: number; tenant_id: string; type: string; data: Json; at: Timestamp };
   artifacts: {
     id: string;
@@ -110,5 +111,19 @@ export interface Tables {
     state: Generated<string>;
     created_at: Generated<Timestamp>;
   };
+  tickets: {
+    tenant_id: string;
+    number: number;
+    title: string;
+    description: string;
+    type: string;
+    priority: string;
+    status: string;
+    assignee: string | null;
+    team: string | null;
+    component: string | null;
+    sla_due_at: NullableTimestamp;
+  };
+  ticket_events: { id: string; tenant_id: string; number: number; type: string; data: Json; task_id: string; at: Timestamp };
   artifact_uploads: { artifact_id: string; tenant_id: string; task_id: string; bytes: Buffer };
 }

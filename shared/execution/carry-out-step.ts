@@ -14,6 +14,9 @@ import { storedOutput } from "./stored-output.ts";
 export type StepCarrier = StepRunner & ContextReader;
 export type StepOutcome = { kind: "record"; record: StepRecord } | Extract<StepEnding, { kind: "lost" | "hand_back" }>;
 
+/** As `overdue` in migrations/ says it of a task that nobody holds. */
+const OVERDUE: StoredError = { code: "PLUGIN_TIMEOUT", message: "The deadline passed before the task was finished.", cause: "platform" };
+
 /** `before`: the steps that this one needs and those that they need, all of them ended. */
 export async function carryOutStep(
   carrier: StepCarrier,
@@ -25,7 +28,8 @@ export async function carryOutStep(
   stopping: AbortSignal,
 ): Promise<StepOutcome> {
   const failed = (error: StoredError): StepOutcome => ({ kind: "record", record: stepRecord(step, "failed", { error }) });
-  if (claim.due) return failed(claim.due);
+  const due = claim.due ?? (Date.now() >= claim.deadlineAtMs ? OVERDUE : null);
+  if (due) return failed(due);
   let handed: HandedOver;
   try {
     if (step.when !== undefined && !parseCondition(step.when).isTrue(factsOf(before))) return { kind: "record", record: stepRecord(step, "skipped") };
@@ -54,6 +58,7 @@ export async function carryOutStep(
     attachments: [...claim.attachments, ...handed.attachments],
   });
 
+  if (claim.steps.length > 1) lease.report("step_started", { plugin: step.plugin, version: step.version });
   const startedAt = performance.now();
   const ending = await runStep(carrier, claim, step, lease, stopping, prepare);
   if (ending.kind === "lost" || ending.kind === "hand_back") return ending;

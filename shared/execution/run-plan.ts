@@ -64,11 +64,13 @@ export async function runPlan(runner: PlanRunner, claim: Claim, lease: Lease, st
     await runner.signals.taskProgressed(claim.taskId);
   }
 
+  function end(record: StepRecord): void {
+    ended.set(record.id, record);
+    tell(lease, record);
+  }
+
   for (;;) {
-    for (const record of outOfReach(waiting, ended)) {
-      ended.set(record.id, record);
-      tell(lease, record);
-    }
+    for (const record of outOfReach(waiting, ended)) end(record);
     for (const step of waiting) if (ended.has(step.id)) waiting.delete(step);
     const isOpen = !stop.aborted && !lease.signal.aborted;
     for (const step of waiting) {
@@ -89,7 +91,8 @@ export async function runPlan(runner: PlanRunner, claim: Claim, lease: Lease, st
     }
     if (waiting.size === 0 || !isOpen || stopped.handBack) break;
     // A plan is checked when it is admitted; one that goes in a circle all the same must end, not wait.
-    for (const step of waiting) ended.set(step.id, stepRecord(step, "failed", { error: caller(`Step ${step.id} waits for steps that never end.`) }));
+    for (const step of waiting) end(stepRecord(step, "failed", { error: caller(`Step ${step.id} waits for steps that never end.`) }));
+    waiting.clear();
   }
 
   const { handBack, trouble } = stopped;

@@ -10,9 +10,9 @@ import type { Telemetry } from "../telemetry/domain-events.ts";
 import { claimTask } from "./claim-task.ts";
 import { holdLease } from "./lease.ts";
 import { type PlanRunner, runPlan } from "./run-plan.ts";
-import { handBack, settleTask } from "./settle-task.ts";
+import { handBack, type Settler, settleTask } from "./settle-task.ts";
 
-export interface Executor extends PlanRunner {
+export interface Executor extends PlanRunner, Settler {
   platformDb: PlatformDb;
   signals: Signals;
   telemetry: Telemetry;
@@ -66,7 +66,7 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
       return held ? { outcome: "later", retryAfterSec: ending.delayMs / 1000 } : DONE;
     }
     FAILPOINT: await failpoint("settle.before");
-    const settled = ending.kind === "lost" ? null : await settleTask(executor.db, claim, ending, events);
+    const settled = ending.kind === "lost" ? null : await settleTask(executor, claim, ending, events);
     FAILPOINT: await failpoint("settle.after_commit");
     if (!settled) {
       executor.telemetry.taskLost(ids);

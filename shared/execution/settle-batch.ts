@@ -8,6 +8,7 @@ export interface SettleRequest {
   tenant: string;
   id: string;
   lease: string;
+  in_conversation: boolean;
   status: string;
   result: string;
   error: string;
@@ -16,17 +17,24 @@ export interface SettleRequest {
 }
 
 const LARGE_RESULT = 16 * 1024;
-const Rows = v.array(v.object({ place: v.number(), settled: v.boolean() }));
+const Rows = v.array(v.object({ place: v.number(), settled: v.boolean(), overflowed: v.boolean() }));
 
-/** Settles one task. False: the lease is lost and nothing was written. */
+export interface SettleAnswer {
+  /** False: the lease is lost and nothing was written. */
+  settled: boolean;
+  /** Its conversation has more turns now than a plugin is given. */
+  overflowed: boolean;
+}
+
+/** Settles one task. */
 export const settleRow = perPool((db: TenantDb) =>
-  inBatches<SettleRequest, boolean>({
+  inBatches<SettleRequest, SettleAnswer>({
     statementsAtOnce: 1,
     most: 32,
     isLarge: ({ result, events }) => result.length + events.length > LARGE_RESULT,
     async run(batch) {
       const rows = v.parse(Rows, await db.call("SELECT * FROM settle_tasks($1)", [batchJson(batch)]));
-      return rows.sort((a, b) => a.place - b.place).map(({ settled }) => settled);
+      return rows.sort((a, b) => a.place - b.place);
     },
   }),
 );

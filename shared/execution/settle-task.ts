@@ -1,5 +1,10 @@
 /** Writes the end of a task under its lease: result, steps, usage, reservations and events in one transaction. */
+import type { Redis } from "ioredis";
+import { conversationIdOf } from "../conversations/conversation-id.ts";
+import { whileHistoryChanges } from "../conversations/history.ts";
 import type { TenantDb } from "../db/database.ts";
+import type { Ring } from "../redis/streams.ts";
+import { childOf, traceparentOf } from "../telemetry/trace.ts";
 import type { Claim } from "./claim-task.ts";
 import type { ProgressEvent } from "./lease.ts";
 import { mergeSteps, type TaskOutcome } from "./merge-steps.ts";
@@ -10,33 +15,45 @@ import { storableJson } from "./storable-json.ts";
 
 type Over = Extract<PlanEnding, { kind: "ended" | "cancelled" }>;
 
+export interface Settler {
+  db: TenantDb;
+  redis: Redis;
+  ring: Pick<Ring, "conversation">;
+}
+
 /** What was settled; null: the lease is lost and nothing was written. */
-export async function settleTask(db: TenantDb, claim: Claim, ending: Over, events: readonly ProgressEvent[]): Promise<TaskOutcome | null> {
+export async function settleTask(settler: Settler, claim: Claim, ending: Over, events: readonly ProgressEvent[]): Promise<TaskOutcome | null> {
   try {
-    return await write(db, claim, ending, events);
+    return await write(settler, claim, ending, events);
   } catch (error) {
     if (!isUnstorable(error)) throw error;
     // The task must still end, with what could be stored.
     const unstorable = (record: StepRecord): StepRecord => (record.output ? { ...record, status: "failed", output: null, error: UNSTORABLE } : record);
     const fresh = ending.fresh.map(unstorable);
     const steps = ending.steps.map((record) => fresh.find(({ id }) => id === record.id) ?? record);
-    return write(db, claim, { ...ending, steps, fresh }, []);
+    return write(settler, claim, { ...ending, steps, fresh }, []);
   }
 }
 
-async function write(db: TenantDb, claim: Claim, { kind, steps, fresh }: Over, events: readonly ProgressEvent[]): Promise<TaskOutcome | null> {
+async function write({ db, redis, ring }: Settler, claim: Claim, { kind, steps, fresh }: Over, events: readonly ProgressEvent[]): Promise<TaskOutcome | null> {
+  const { tenantId, conversationId, userId } = claim;
   const outcome: TaskOutcome = kind === "cancelled" ? { status: "cancelled", result: null, error: null } : mergeSteps(claim, steps);
-  const isSettled = await settleRow(db, {
-    tenant: claim.tenantId,
-    id: claim.taskId,
-    lease: claim.leaseToken,
-    status: outcome.status,
-    result: storableJson(outcome.result),
-    error: storableJson(outcome.error),
-    steps: storableJson(fresh.map((record) => stepRow(claim, record))),
-    events: storableJson(events),
-  });
-  return isSettled ? outcome : null;
+  const settle = () =>
+    settleRow(db, {
+      tenant: tenantId,
+      id: claim.taskId,
+      lease: claim.leaseToken,
+      in_conversation: conversationId !== null,
+      status: outcome.status,
+      result: storableJson(outcome.result),
+      error: storableJson(outcome.error),
+      steps: storableJson(fresh.map((record) => stepRow(claim, record))),
+      events: storableJson(events),
+    });
+  const { settled, overflowed } = await whileHistoryChanges(redis, tenantId, conversationId, userId, settle);
+  if (overflowed && conversationId !== null && userId !== null)
+    await ring.conversation(conversationIdOf(tenantId, userId, conversationId), childOf(traceparentOf(claim.traceparent)));
+  return settled ? outcome : null;
 }
 
 /** Gives the task back to the queue. False: the lease is lost. */

@@ -1,8 +1,9 @@
 /**
  * The text of a web page as Markdown: headings, lists, tables and code keep their form, everything that a reader does not see goes.
- * It listens to a parser's events and builds no tree, so that neither deep nesting nor markup made to explode costs more than its length.
+ * It listens to a parser's events and builds no tree, so that markup made to explode costs no more than its length.
  */
 import { Parser } from "htmlparser2";
+import { Refusal } from "../errors.ts";
 
 const HEADINGS: Readonly<Record<string, number>> = { h1: 1, h2: 2, h3: 3, h4: 4, h5: 5, h6: 6 };
 const PARAGRAPHS = new Set(
@@ -10,18 +11,24 @@ const PARAGRAPHS = new Set(
 );
 const UNSEEN = new Set("script style noscript template svg math iframe object canvas title select textarea".split(" "));
 const MAX_INDENT = 8;
+/** Pages that people write have some dozens. The parser's time grows with the depth. */
+const MAX_DEPTH = 1_000;
 
+/** Throws INVALID_INPUT for HTML that is nested too deeply. */
 export function htmlToMarkdown(html: string): string {
   const lines: string[] = [];
-  let line = "";
+  /** The open line in pieces, since a string that grows and is looked at again and again is copied each time. */
+  let line: string[] = [];
+  let depth = 0;
   let lists: { isOrdered: boolean; count: number }[] = [];
   let preformatted = 0;
   /** Open elements inside the outermost one that is not shown, itself included. */
   let unseen: string[] = [];
 
   function endLine(): void {
-    if (line.trim() !== "") lines.push(line.trimEnd());
-    line = "";
+    const text = line.join("").trimEnd();
+    if (text.trim() !== "") lines.push(text);
+    line = [];
   }
   function endParagraph(): void {
     endLine();
@@ -30,22 +37,24 @@ export function htmlToMarkdown(html: string): string {
   function write(text: string): void {
     if (preformatted > 0) {
       const [first = "", ...rest] = text.split("\n");
-      line += first;
+      line.push(first);
       for (const next of rest) {
-        lines.push(line.trimEnd());
-        line = next;
+        lines.push(line.join("").trimEnd());
+        line = [next];
       }
       return;
     }
     const flat = text.replace(/\s+/g, " ");
-    if (line === "" || line.endsWith(" ")) line += flat.trimStart();
-    else line += flat;
+    const isFirst = line.length === 0;
+    const rest = isFirst || line.at(-1)?.endsWith(" ") ? flat.trimStart() : flat;
+    if (rest === "") return;
     // What only looks like a heading or a fence is neither.
-    if (/^(#|```)/.test(line)) line = `\\${line}`;
+    line.push(isFirst && /^(#|```)/.test(rest) ? `\\${rest}` : rest);
   }
 
   const parser = new Parser({
     onopentag(name, attributes) {
+      if (++depth > MAX_DEPTH) throw new Refusal("INVALID_INPUT", { message: `The HTML is nested more than ${MAX_DEPTH} levels deep.` });
       if (unseen.length > 0 || UNSEEN.has(name) || "hidden" in attributes || /display\s*:\s*none/i.test(attributes.style ?? "")) {
         unseen.push(name);
         return;
@@ -54,22 +63,23 @@ export function htmlToMarkdown(html: string): string {
       const level = HEADINGS[name];
       if (level) {
         endParagraph();
-        line = `${"#".repeat(level)} `;
+        line = [`${"#".repeat(level)} `];
       } else if (name === "br") endLine();
       else if (name === "ul" || name === "ol") lists.push({ isOrdered: name === "ol", count: 0 });
       else if (name === "li") {
         endLine();
         const list = lists.at(-1);
         if (list) list.count += 1;
-        line = `${"  ".repeat(Math.min(Math.max(0, lists.length - 1), MAX_INDENT))}${list?.isOrdered ? `${list.count}.` : "-"} `;
+        line = [`${"  ".repeat(Math.min(Math.max(0, lists.length - 1), MAX_INDENT))}${list?.isOrdered ? `${list.count}.` : "-"} `];
       } else if (name === "tr") endLine();
-      else if ((name === "td" || name === "th") && line !== "") line += " | ";
+      else if ((name === "td" || name === "th") && line.length > 0) line.push(" | ");
       else if (name === "pre") {
         endParagraph();
         if (preformatted++ === 0) lines.push("```");
       }
     },
     onclosetag(name) {
+      depth -= 1;
       if (unseen.length > 0) {
         unseen = unseen.slice(0, Math.max(0, unseen.lastIndexOf(name)));
         return;

@@ -2,9 +2,8 @@
  * From requested steps to a plan that can be run: versions are locked, what plugins depend on becomes steps of its own before them, and
  * the steps stand in an order in which they can run. Pure: two calls with the same catalogue give the same plan.
  */
-import * as semver from "semver";
 import { Refusal } from "../errors.ts";
-import { pickVersion } from "../registry/pick-version.ts";
+import { fitsRange, pickVersion } from "../registry/version-range.ts";
 import type { Manifest } from "../sdk/src/manifest.ts";
 import type { PlanStep, TaskPlan } from "../tasks/task-plan.ts";
 import { circular } from "./check-plan.ts";
@@ -47,7 +46,7 @@ function attempt(releases: Releases, requested: readonly RequestedStep[], ranges
     for (const { name, version: range } of releases.manifestOf(step.plugin, step.version)?.dependencies ?? []) {
       if (chain.includes(name)) throw circular([...chain.slice(chain.indexOf(name)), name]);
       const present = steps.filter((other) => other.plugin === name && !reaches(steps, other, step.id));
-      const serving = present.filter(({ version }) => semver.satisfies(version, range));
+      const serving = present.filter(({ version }) => fitsRange(version, range));
       let dependency = serving.find(({ id }) => step.needs.includes(id)) ?? serving[0];
       if (!dependency) {
         const known = ranges.get(name) ?? [];

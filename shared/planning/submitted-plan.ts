@@ -1,7 +1,7 @@
 /** The `plan` that a caller may send with a command: its shape. What the steps say of each other is checked in check-plan.ts. */
-import * as semver from "semver";
 import * as v from "valibot";
 import { MAX_CONDITION_LENGTH } from "../execution/condition.ts";
+import { isVersionRange } from "../registry/version-range.ts";
 import { PluginName } from "../sdk/src/manifest.ts";
 
 export const MAX_SUBMITTED_STEPS = 10;
@@ -13,7 +13,7 @@ const StepId = v.pipe(v.string(), v.regex(/^[a-z][a-z0-9_-]{0,39}$/, "must be 1 
 export const VersionRange = v.pipe(
   v.string(),
   v.maxLength(64, "must have at most 64 characters"),
-  v.check((range) => semver.validRange(range) !== null, "must be a version range such as ^1.2.0 or >=1.2.0 <2.0.0"),
+  v.check(isVersionRange, "must be a version range such as ^1.2.0 or >=1.2.0 <2.0.0"),
 );
 
 /** The members of a step's outcome that a pointer may begin with. */

@@ -5,6 +5,12 @@ const COMMAND_TIMEOUT_MS = 250;
 
 type Options = Omit<RedisOptions, "replyMapping">;
 
+/** What ioredis keeps of scripts and of pipelines that gather commands. */
+interface Gathering {
+  scriptsSet: Record<string, { sha: string }>;
+  _autoPipelines: Map<string, { _shaToScript: Record<string, unknown> }>;
+}
+
 /**
  * ioredis gives a command up when its timer fires, and after a busy moment of this process timers come before the sockets: an
  * answer that lies there would count as none, and Redis as away. Here sockets are read once more before a command is given up.
@@ -15,6 +21,21 @@ class PatientRedis extends Redis {
   constructor(url: string, { commandTimeout, ...options }: Options) {
     super(url, options);
     this.#timeoutMs = commandTimeout;
+  }
+
+  /**
+   * A pipeline knows the scripts that there were when it began to gather commands. One that is called into it later is not in it, and
+   * then ioredis fails where nobody can catch it, so scripts are made known to those that gather.
+   */
+  override defineCommand(name: string, definition: Parameters<Redis["defineCommand"]>[1]): void {
+    super.defineCommand(name, definition);
+    const { scriptsSet, _autoPipelines: gathering } = this as unknown as Gathering;
+    const script = scriptsSet[name];
+    const methods = Object.fromEntries([name, `${name}Buffer`].map((method) => [method, Reflect.get(this, method)]));
+    for (const pipeline of gathering.values()) {
+      Object.assign(pipeline, methods);
+      if (script) pipeline._shaToScript[script.sha] = script;
+    }
   }
 
   override sendCommand(command: Command, stream?: Parameters<Redis["sendCommand"]>[1]): unknown {

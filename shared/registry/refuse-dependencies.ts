@@ -1,15 +1,14 @@
 /** What a manifest may not depend on: itself, a range that is none, or a plugin that in the end depends on it. */
-import * as semver from "semver";
 import { Refusal } from "../errors.ts";
 import type { Manifest } from "../sdk/src/manifest.ts";
-import { pickVersion } from "./pick-version.ts";
+import { isVersionRange, pickVersion } from "./version-range.ts";
 
 /** Throws INVALID_INPUT. */
 export function checkDependencies({ name, dependencies }: Manifest): void {
   const seen = new Set<string>();
   for (const [i, dependency] of dependencies.entries()) {
     const path = `manifest.dependencies.${i}`;
-    if (semver.validRange(dependency.version) === null) throw wrong(`${path}.version`, "must be a version range such as ^1.2.0 or >=1.2.0 <2.0.0");
+    if (!isVersionRange(dependency.version)) throw wrong(`${path}.version`, "must be a version range such as ^1.2.0 or >=1.2.0 <2.0.0");
     if (dependency.name === name) throw wrong(`${path}.name`, "a plugin cannot depend on itself");
     if (seen.has(dependency.name)) throw wrong(`${path}.name`, `${dependency.name} is there twice`);
     seen.add(dependency.name);
@@ -25,7 +24,7 @@ export type DependencyGraph = ReadonlyMap<string, ReadonlyMap<string, Manifest["
 
 /**
  * The plugins of a circle that this version would close, beginning and ending with the same; null when there is none. Each dependency stands for
- * the version that a plan would pick now. Depth first; what is not registered yet depends on nothing.
+ * the version that a plan would pick now, and a plugin may depend on itself in no version. Depth first; what is not registered yet depends on nothing.
  */
 export function findDependencyCircle(graph: DependencyGraph, name: string, version: string): string[] | null {
   const done = new Set<string>();

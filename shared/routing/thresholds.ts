@@ -4,7 +4,7 @@ import type { RoutingThresholds } from "./decide.ts";
 export const THRESHOLDS: Readonly<Record<string, RoutingThresholds>> = {
   "offline-hybrid-1": {
     measured: true,
-    chainThreshold: 0.89,
+    chainThreshold: 0.8,
     confidenceMin: 0.12,
     weights: { bias: 5.074, strength: 5.048, margin: 3.743, background: -0.646 },
   },

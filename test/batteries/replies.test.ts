@@ -31,7 +31,7 @@ const setSecret = () => own.api("PUT", "/v1/plugins/keeper/secrets/token", { val
 
 /** Good calls of each function; a new public function needs a line here. */
 const CALLS: Record<string, (() => Promise<ApiAnswer>)[]> = {
-  "task-submit": [() => submit(), () => submit("say it", "echo", { prefer: "wait=20" })],
+  "task-submit": [() => submit(), () => submit("say it", "echo", { prefer: "wait=20" }), () => own.api("POST", "/v1/tasks?dry_run=true", { command: "say it", plugin: "echo" })],
   "task-list": [() => own.api("GET", "/v1/tasks"), () => own.api("GET", "/v1/tasks?limit=1&status=success&plugin=echo")],
   "task-poll": [async () => own.api("GET", `/v1/tasks/${await finished("filer")}`), async () => own.api("GET", `/v1/tasks/${(await submit()).body.task_id}`)],
   "task-input": [() => answered(), () => answered({ prefer: "wait=20" })],

@@ -25,6 +25,19 @@ function stall(ms: number): void {
 }
 
 describe("a connection to Redis", () => {
+  it("runs a script that is defined while other commands wait to be sent", async () => {
+    const redis = connectRedis(server.url);
+    try {
+      await vi.waitFor(() => expect(redis.status).toBe("ready"));
+      const waiting = redis.set("before", "1");
+      redis.defineCommand("aauLate", { numberOfKeys: 1, lua: "return redis.call('GET', KEYS[1])" });
+      const late = (redis as unknown as { aauLate(key: string): Promise<string> }).aauLate("before");
+      expect(await Promise.all([waiting, late, redis.get("before")])).toEqual(["OK", "1", "1"]);
+    } finally {
+      redis.disconnect();
+    }
+  });
+
   it("takes an answer that came while this process was busy, however long that was", async () => {
     const redis = connectRedis(server.url);
     try {

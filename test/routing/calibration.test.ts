@@ -47,18 +47,21 @@ describe("the fitted thresholds on the test half", () => {
     const direct = outcome.ownDirectRight + outcome.ownDirectWrong + outcome.foreignDirect;
     expect(outcome.top1 / outcome.own).toBeGreaterThan(0.85);
     expect(outcome.ownDirectRight / direct).toBeGreaterThan(0.93);
-    expect(outcome.ownDirectRight / outcome.own).toBeGreaterThan(0.35);
+    expect(outcome.ownDirectRight / outcome.own).toBeGreaterThan(0.55);
+    expect((outcome.ownDirectWrong + outcome.foreignDirect) / test.length).toBeLessThan(0.035);
+    expect((outcome.ownUnsure + outcome.foreignUnsure) / test.length).toBeLessThan(0.33);
     expect(outcome.ownRefused / outcome.own).toBeLessThan(0.05);
     expect(outcome.foreignRefused / outcome.foreign).toBeGreaterThan(0.7);
   });
 
-  it.each([1, 2, 3, 5])("refuse most commands of removed plugins and hardly ever route them, with %i plugins left", (size) => {
+  it.each([1, 2, 3, 5])("refuse most commands of removed plugins, and route few commands wrong, with %i plugins left", (size) => {
     const outcomes = subsetsOf(names)
       .filter((part) => part.length === size)
       .map((part) => outcomeOf(trialsOf(test, vectors, embedded, part), thresholds));
     const sum = (pick: (outcome: (typeof outcomes)[number]) => number) => outcomes.reduce((total, outcome) => total + pick(outcome), 0);
     expect(sum((o) => o.foreignRefused) / sum((o) => o.foreign)).toBeGreaterThan(0.6);
-    expect(sum((o) => o.foreignDirect) / sum((o) => o.foreign)).toBeLessThan(0.03);
+    // Fitted for 2 % on commands that were judged by weights which had not seen them.
+    expect(sum((o) => o.foreignDirect + o.ownDirectWrong) / sum((o) => o.own + o.foreign)).toBeLessThan(0.035);
     expect(sum((o) => o.ownRefused) / sum((o) => o.own)).toBeLessThan(0.06);
   });
 

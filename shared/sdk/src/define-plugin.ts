@@ -6,6 +6,7 @@ import { CURRENT_ENVELOPE_VERSION, type EnvelopeVersion } from "./envelope-versi
 import type { ArtifactRef, InputEnvelope, Warning } from "./envelopes.ts";
 import type { HealthStatus } from "./health.ts";
 import { Manifest } from "./manifest.ts";
+import type { ChangedTicket, CreatedTickets, NewTicket, TicketChange, TicketDetail, TicketFilter, TicketList } from "./tickets.ts";
 
 /**
  * Everything a node may touch. It arrives with each execution and dies with it: a plugin keeps nothing on the module, so
@@ -36,6 +37,17 @@ export interface NodeContext {
     put(file: { name: string; mediaType: string; content: string | Uint8Array }): Promise<ArtifactRef>;
     /** Reads back a file that this plugin stored for this task (needs `store:read`). */
     get(name: string): Promise<Uint8Array | null>;
+  };
+  /** The tenant's tickets in the platform's own tracker. An answer of `null` means that there is no such ticket. */
+  readonly tickets: {
+    /** Files up to 200 tickets, all or none; an issue that has a ticket gets no second one (needs `tickets:write`). */
+    create(tickets: readonly NewTicket[]): Promise<CreatedTickets>;
+    /** At most 500, without their descriptions (needs `tickets:read`). */
+    list(filter?: TicketFilter): Promise<TicketList>;
+    /** With description and history (needs `tickets:read`). */
+    get(id: string): Promise<TicketDetail | null>;
+    /** Asking for what is so already changes nothing (needs `tickets:write`). */
+    change(id: string, change: TicketChange): Promise<ChangedTicket | null>;
   };
   /** Tells the caller what goes on inside a long node; at most 500 characters; never throws. */
   report(message: string): void;

@@ -7,6 +7,8 @@ import type { Manifest } from "./manifest.ts";
 import { type loadAnthropic, meteredClient } from "./metered-anthropic.ts";
 import { quoteKnowledge } from "./quote-data.ts";
 import { scopedArtifacts } from "./scoped-artifacts.ts";
+import type { ScopedDoor } from "./scoped-call.ts";
+import { scopedTickets } from "./scoped-tickets.ts";
 import { maskSecret, redactor } from "./secret.ts";
 import type { Seen } from "./usage-reader.ts";
 
@@ -185,6 +187,8 @@ export class Execution {
     const { manifest, input, config, runtime } = this.#parts;
     let client: Anthropic | undefined;
     let artifacts: NodeContext["artifacts"] | undefined;
+    let tickets: NodeContext["tickets"] | undefined;
+    const door: ScopedDoor = { gatewayUrl: runtime.scopeGatewayUrl, token: runtime.scopedToken, scopes: manifest.required_scopes, signal, trace: runtime.trace };
     return {
       input,
       config,
@@ -200,15 +204,12 @@ export class Execution {
         return client;
       },
       get artifacts() {
-        artifacts ??= scopedArtifacts({
-          gatewayUrl: runtime.scopeGatewayUrl,
-          token: runtime.scopedToken,
-          scopes: manifest.required_scopes,
-          signal,
-          trace: runtime.trace,
-          onStored: (ref, isDelayed) => execution.#keep(ref, isDelayed),
-        });
+        artifacts ??= scopedArtifacts({ ...door, onStored: (ref, isDelayed) => execution.#keep(ref, isDelayed) });
         return artifacts;
+      },
+      get tickets() {
+        tickets ??= scopedTickets(door);
+        return tickets;
       },
       budget: {
         limit: manifest.token_budget,

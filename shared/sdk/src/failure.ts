@@ -1,6 +1,6 @@
 /** Reads from what was thrown whose fault a failed execution is, and says it without repeating the error's own text. */
 import type { OutputEnvelope } from "./envelopes.ts";
-import { CallerMistake, ContentPolicyRefusal, GatewayError, Stopped } from "./errors.ts";
+import { CallerMistake, ContentPolicyRefusal, GatewayError, Stopped, UpstreamUnavailable } from "./errors.ts";
 import type { loadAnthropic } from "./metered-anthropic.ts";
 
 export interface Failure {
@@ -71,9 +71,10 @@ function fromError(error: unknown, anthropic: Anthropic): Failure | null {
   if (error instanceof Stopped) return stops[error.why];
   if (error instanceof CallerMistake) return { error: error.message || "The plugin cannot work on this input.", error_code: "INVALID_INPUT", error_cause: "caller" };
   if (error instanceof ContentPolicyRefusal) return refusal;
+  if (error instanceof UpstreamUnavailable) return unavailable(error.message || "A service that the plugin needs did not answer.", "upstream");
   if (error instanceof GatewayError) {
     const isOurs = error.status === null || error.status >= 500 || UPSTREAM_STATUS.has(error.status);
-    return isOurs && error.status !== 403 ? unavailable("The platform's artifact store did not answer.", "platform") : null;
+    return isOurs && error.status !== 403 ? unavailable("A store of the platform did not answer.", "platform") : null;
   }
   const model = fromModelError(error, anthropic);
   if (model) return model;

@@ -7,7 +7,7 @@ import { ENVELOPE_VERSIONS } from "./envelope-versions.ts";
 export const PluginName = v.pipe(v.string(), v.regex(/^[a-z][a-z0-9-]{2,39}$/, "a plugin's name is 3 to 40 of a-z, 0-9 and -, and begins with a letter"));
 export const Semver = v.pipe(v.string(), v.maxLength(64), v.regex(/^\d{1,6}\.\d{1,6}\.\d{1,6}(?:-[0-9a-z.-]{1,32})?$/i, "must be a semantic version such as 1.0.0"));
 
-export const SCOPES = ["context:read", "store:read", "store:write", "plugin:chain", "knowledge:read", "knowledge:write"] as const;
+export const SCOPES = ["context:read", "store:read", "store:write", "plugin:chain", "knowledge:read", "knowledge:write", "tickets:read", "tickets:write"] as const;
 export const SecretName = v.pipe(v.string(), v.regex(/^[a-z][a-z0-9_]{0,62}$/, "a secret's name is 1 to 63 of a-z, 0-9 and _, and begins with a letter"));
 const SecretScope = v.pipe(v.string(), v.regex(/^secrets:[a-z][a-z0-9_]{0,62}$/, "unknown scope"));
 export const PluginScope = v.union([v.picklist(SCOPES), SecretScope], "unknown scope");
