@@ -31,16 +31,17 @@ export default gateway({
   name: "scope-gateway",
   summary: "Artifacts, tickets, progress and the cancel flag for plugins, checked against their scopes.",
   audience: "scoped",
-  needs: ["db", "storage", "signals"],
+  needs: ["db", "storage", "signals", "telemetry"],
   scale: { min: 0, max: 10, concurrency: 80 },
   maxBodyBytes: 25 * 1024 * 1024,
   routes: {
-    "PUT /internal/scoped/artifacts/{name}": async ({ capability, params, request, info, db, storage }) => {
+    "PUT /internal/scoped/artifacts/{name}": async ({ capability, params, request, info, db, storage, telemetry }) => {
       requireScope(capability, "store:write");
       const name = v.safeParse(ArtifactName, params.name);
       if (!name.success) throw new Refusal("INVALID_INPUT", { message: name.issues[0].message });
       const mediaType = request.headers.get("content-type") ?? "application/octet-stream";
-      return Response.json(await storeArtifact({ db, storage }, capability, { name: name.output, mediaType, bytes: info.bodyBytes }), { status: 201 });
+      const { ref, isDelayed } = await storeArtifact({ db, storage, telemetry }, capability, { name: name.output, mediaType, bytes: info.bodyBytes });
+      return Response.json(ref, { status: 201, headers: isDelayed ? { "aau-artifact": "delayed" } : {} });
     },
 
     "GET /internal/scoped/artifacts/{name}": async ({ capability, params, db, storage }) => {

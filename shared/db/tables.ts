@@ -108,6 +108,7 @@ export interface Tables {
     size_bytes: string;
     sha256: string;
     storage_key: string;
+    state: Generated<string>;
     created_at: Generated<Timestamp>;
   };
   tickets: {
@@ -124,4 +125,5 @@ export interface Tables {
     sla_due_at: NullableTimestamp;
   };
   ticket_events: { id: string; tenant_id: string; number: number; type: string; data: Json; task_id: string; at: Timestamp };
+  artifact_uploads: { artifact_id: string; tenant_id: string; task_id: string; bytes: Buffer };
 }

@@ -64,7 +64,13 @@ export async function startPostgres({
       const pidFile = join(folder, "data", "postmaster.pid");
       const pid = Number((await readFile(pidFile, "utf8")).split("\n")[0]);
       process.kill(pid, "SIGQUIT");
-      while (await access(pidFile).then(() => true, () => false)) await delay(20);
+      while (
+        await access(pidFile).then(
+          () => true,
+          () => false,
+        )
+      )
+        await delay(20);
       await delay(downMs);
       await server.start();
     },

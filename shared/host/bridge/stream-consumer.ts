@@ -5,8 +5,8 @@
  */
 import type { Redis } from "ioredis";
 import type { Agent } from "undici";
-import { fullJitterMs } from "../../retry-delay.ts";
 import { failpoint } from "../../failpoint.ts";
+import { fullJitterMs } from "../../retry-delay.ts";
 import type { Log } from "../../telemetry/log.ts";
 import { deliver, eventId, type Target, type Verdict } from "./delivery.ts";
 import {

@@ -2,7 +2,8 @@ import type Anthropic from "@anthropic-ai/sdk";
 import type { CompiledStateGraph, StateGraph } from "@langchain/langgraph";
 import { toJsonSchema } from "@valibot/to-json-schema";
 import * as v from "valibot";
-import { type ArtifactRef, ENVELOPE_VERSION, type InputEnvelope, type Warning } from "./envelopes.ts";
+import { CURRENT_ENVELOPE_VERSION, type EnvelopeVersion } from "./envelope-versions.ts";
+import type { ArtifactRef, InputEnvelope, Warning } from "./envelopes.ts";
 import type { HealthStatus } from "./health.ts";
 import { Manifest } from "./manifest.ts";
 import type { ChangedTicket, CreatedTickets, NewTicket, TicketChange, TicketDetail, TicketFilter, TicketList } from "./tickets.ts";
@@ -82,7 +83,8 @@ export interface PluginDefinition<State> {
   category: string;
   dependencies?: readonly { name: string; version: string }[];
   inputSchema?: Record<string, unknown>;
-  envelopeVersion?: "1.0";
+  /** What travels between the platform and this plugin; the current version unless said. `start`, `finish` and `ctx.input` are the same in all. */
+  envelopeVersion?: EnvelopeVersion;
   estimatedLatency: "fast" | "medium" | "slow";
   requiredScopes?: readonly string[];
   requiredSecretNames?: readonly string[];
@@ -108,6 +110,11 @@ export interface PluginDefinition<State> {
   /** The graph's first state. Throw `CallerMistake` for input that this plugin cannot work on. */
   start(input: InputEnvelope): Partial<State>;
   finish(state: State, input: InputEnvelope): PluginResult;
+  /**
+   * What can be given when the task has reached the most that it may spend: the state is that of the last finished nodes. The result
+   * becomes `partial`. Without it, or when it returns null, the task fails with TOKEN_BUDGET_EXCEEDED and keeps its artifacts.
+   */
+  finishEarly?(state: State, input: InputEnvelope): Omit<PluginResult, "status"> | null;
 }
 
 /** Whoever runs a plugin knows nothing of its state, hence the default. */
@@ -142,7 +149,7 @@ const PROPERTIES = {
   fallback: "fallback",
 } as const satisfies Record<keyof Manifest, keyof PluginDefinition<unknown>>;
 
-const DEFAULTS = { envelope_version: ENVELOPE_VERSION, model: "claude-sonnet-4-6" };
+const DEFAULTS = { envelope_version: CURRENT_ENVELOPE_VERSION, model: "claude-sonnet-4-6" };
 
 function isFieldName(key: unknown): key is keyof Manifest {
   return typeof key === "string" && key in PROPERTIES;

@@ -7,7 +7,8 @@ import { GatewayError } from "./errors.ts";
 import { callDoor, requireScope, type ScopedDoor } from "./scoped-call.ts";
 
 export interface ScopedStore extends ScopedDoor {
-  onStored(ref: ArtifactRef): void;
+  /** `isDelayed`: the platform keeps the file until the object store answers again. */
+  onStored(ref: ArtifactRef, isDelayed: boolean): void;
 }
 
 const DOOR = "the artifact store";
@@ -34,7 +35,7 @@ export function scopedArtifacts(store: ScopedStore): NodeContext["artifacts"] {
       if (!ref.success) throw new GatewayError("the artifact store's answer to PUT is no ArtifactRef", null);
       const sha256 = createHash("sha256").update(body).digest("hex");
       if (ref.output.sha256 !== sha256) throw new GatewayError("the artifact store holds other bytes than were sent", null);
-      store.onStored(ref.output);
+      store.onStored(ref.output, response.headers.get("aau-artifact") === "delayed");
       return ref.output;
     },
 
