@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { runner } from "node-pg-migrate";
+import { publishEnvelopeSchemas } from "./envelope-schemas.ts";
 
 /** Beside the sources in the repository, beside the bundle in the image. */
 function migrationsFolder(): string {
@@ -11,7 +12,7 @@ function migrationsFolder(): string {
   return found;
 }
 
-/** Applies what is missing, in one transaction and under an advisory lock; names what it applied. */
+/** Applies what is missing, in one transaction and under an advisory lock, and publishes the envelopes; names what it applied. */
 export async function migrate(databaseUrl: string): Promise<string[]> {
   const applied = await runner({
     databaseUrl: { connectionString: databaseUrl, connectionTimeoutMillis: 10_000 },
@@ -22,6 +23,7 @@ export async function migrate(databaseUrl: string): Promise<string[]> {
     singleTransaction: true,
     logger: { debug() {}, info() {}, warn: console.warn, error: console.error },
   });
+  await publishEnvelopeSchemas(databaseUrl);
   return applied.map((migration) => migration.name);
 }
 

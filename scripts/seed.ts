@@ -7,6 +7,8 @@ import { type Home, type Keys, readKeys, writePrivate } from "./local/home.ts";
 import { seedKey, seedTenant } from "./seed-tenant.ts";
 
 const QUOTA: Record<PlanTier, number | null> = { starter: 100, professional: 1_000, enterprise: null };
+/** Plugins that a tier includes, by SPEC 7.1; the local tenants take the first of them. */
+const INCLUDED: Record<PlanTier, number> = { starter: 1, professional: 5, enterprise: Number.POSITIVE_INFINITY };
 const TENANTS: Record<string, PlanTier> = { "test-tenant-1": "professional", "test-tenant-2": "starter" };
 
 /** Writes `keys.json` (mode 600); plugins must be registered before, since subscriptions point at them. */
@@ -14,7 +16,7 @@ export async function seed(db: Database, home: Home, plugins: readonly string[])
   const known = readKeys(home);
   const keys: Keys = {};
   for (const [name, tier] of Object.entries(TENANTS)) {
-    const { tenantId, userId } = await seedTenant(db, { name, tier, subscriptions: Object.fromEntries(plugins.map((plugin) => [plugin, QUOTA[tier]])) });
+    const { tenantId, userId } = await seedTenant(db, { name, tier, subscriptions: Object.fromEntries(plugins.slice(0, INCLUDED[tier]).map((plugin) => [plugin, QUOTA[tier]])) });
     const old = known[name]?.admin_key;
     const admin_key = old && (await isValid(db, old)) ? old : (await seedKey(db, tenantId, { userId, description: "admin key of the local platform" })).key;
     keys[name] = { tenant_id: publicId("tenant", tenantId), user_id: publicId("user", userId), plan_tier: tier, admin_key };

@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { lookAtCircuits } from "../../shared/execution/circuit-breaker.ts";
 import { http, ok } from "../../shared/host/declare.ts";
 import { PluginDetail, pluginDetail } from "../../shared/registry/plugin-view.ts";
 import { findSubscriptions } from "../../shared/registry/subscriptions.ts";
@@ -18,6 +19,7 @@ export default http({
 
   async handle({ params, caller, request, db, redis }) {
     const [entry, subscribed] = await Promise.all([visiblePlugin(db, redis, request.admission?.registryGeneration, params.name), findSubscriptions(db, caller.tenantId)]);
-    return ok(pluginDetail(entry, subscribed.has(entry.name)));
+    const circuits = await lookAtCircuits(redis, [{ plugin: entry.name, version: entry.version }]);
+    return ok(pluginDetail(entry, subscribed.has(entry.name), circuits?.[0] ?? "closed"));
   },
 });

@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { lookAtCircuits } from "../../shared/execution/circuit-breaker.ts";
 import { http, ok } from "../../shared/host/declare.ts";
 import { currentCatalogue } from "../../shared/registry/catalogue.ts";
 import { PluginSummary, pluginSummary } from "../../shared/registry/plugin-view.ts";
@@ -25,6 +26,10 @@ export default http({
         return words.every((word) => text.includes(word));
       })
       .sort((a, b) => (a.name < b.name ? -1 : 1));
-    return ok({ plugins: plugins.map((p) => pluginSummary(p, subscribed.has(p.name))) });
+    const circuits = await lookAtCircuits(
+      redis,
+      plugins.map(({ name, version }) => ({ plugin: name, version })),
+    );
+    return ok({ plugins: plugins.map((p, at) => pluginSummary(p, subscribed.has(p.name), circuits?.[at] ?? "closed")) });
   },
 });

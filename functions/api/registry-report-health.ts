@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import { Refusal } from "../../shared/errors.ts";
+import { tripUnhealthy } from "../../shared/execution/circuit-breaker.ts";
 import { http, ok } from "../../shared/host/declare.ts";
 import { announceGeneration } from "../../shared/registry/catalogue.ts";
 import { reportHealth } from "../../shared/registry/register-plugin.ts";
@@ -27,6 +28,7 @@ export default http({
     const reported = await reportHealth(platformDb, params.name, version ?? null, health);
     if (!reported) throw new Refusal("NOT_FOUND", { message: "There is no such plugin." });
     if (reported.generation !== null) await announceGeneration(redis, reported.generation);
+    await tripUnhealthy(redis, params.name, reported.unhealthy);
     return ok({ status: body.status });
   },
 });

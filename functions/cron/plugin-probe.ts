@@ -1,3 +1,4 @@
+import { tripUnhealthy } from "../../shared/execution/circuit-breaker.ts";
 import { cron } from "../../shared/host/declare.ts";
 import { announceGeneration } from "../../shared/registry/catalogue.ts";
 import { listProbeTargets, probePlugin } from "../../shared/registry/probe-plugin.ts";
@@ -20,6 +21,7 @@ export default cron({
         telemetry.probeFound(target.name, health.status);
         const reported = await reportHealth(platformDb, target.name, target.version, health);
         if (reported?.generation) await announceGeneration(redis, reported.generation);
+        await tripUnhealthy(redis, target.name, reported?.unhealthy ?? []);
       }),
     );
   },

@@ -4,25 +4,44 @@ import { appendReport, checkLease, readOwnArtifact, requireScope, storeArtifact 
 import { gateway } from "../../shared/host/declare.ts";
 import { parseJson } from "../../shared/host/request-body.ts";
 import { asId } from "../../shared/ids.ts";
+import { NewTickets, TicketChange, TicketFilter, TicketId } from "../../shared/sdk/src/tickets.ts";
 import { ArtifactName } from "../../shared/storage/artifact-name.ts";
+import { changeTicket, createTickets } from "../../shared/tickets/file-tickets.ts";
+import { findTicket, listTickets } from "../../shared/tickets/read-tickets.ts";
 
 const Report = v.strictObject({ node: v.pipe(v.string(), v.maxLength(100)), message: v.pipe(v.string(), v.maxLength(500)) });
 
-/** What a plugin may touch besides models: its own artifacts, its task's progress, and the word that it was cancelled. */
+/** Names the field that is wrong. */
+function read<Schema extends v.GenericSchema>(schema: Schema, value: unknown): v.InferOutput<Schema> {
+  const parsed = v.safeParse(schema, value);
+  if (parsed.success) return parsed.output;
+  throw new Refusal("INVALID_INPUT", { message: `${v.getDotPath(parsed.issues[0]) ?? "body"}: ${parsed.issues[0].message}` });
+}
+
+const NO_TICKET = { message: "There is no such ticket." };
+
+/** `T-12` is number 12. */
+function ticketNumber(id: string | undefined): number {
+  if (!v.is(TicketId, id)) throw new Refusal("NOT_FOUND", NO_TICKET);
+  return Number(id.slice(2));
+}
+
+/** What a plugin may touch besides models: its own artifacts, the tenant's tickets, its task's progress, and the word that it was cancelled. */
 export default gateway({
   name: "scope-gateway",
-  summary: "Artifacts, progress and the cancel flag for plugins, checked against their scopes.",
+  summary: "Artifacts, tickets, progress and the cancel flag for plugins, checked against their scopes.",
   audience: "scoped",
-  needs: ["db", "storage", "signals"],
+  needs: ["db", "storage", "signals", "telemetry"],
   scale: { min: 0, max: 10, concurrency: 80 },
   maxBodyBytes: 25 * 1024 * 1024,
   routes: {
-    "PUT /internal/scoped/artifacts/{name}": async ({ capability, params, request, info, db, storage }) => {
+    "PUT /internal/scoped/artifacts/{name}": async ({ capability, params, request, info, db, storage, telemetry }) => {
       requireScope(capability, "store:write");
       const name = v.safeParse(ArtifactName, params.name);
       if (!name.success) throw new Refusal("INVALID_INPUT", { message: name.issues[0].message });
       const mediaType = request.headers.get("content-type") ?? "application/octet-stream";
-      return Response.json(await storeArtifact({ db, storage }, capability, { name: name.output, mediaType, bytes: info.bodyBytes }), { status: 201 });
+      const { ref, isDelayed } = await storeArtifact({ db, storage, telemetry }, capability, { name: name.output, mediaType, bytes: info.bodyBytes });
+      return Response.json(ref, { status: 201, headers: isDelayed ? { "aau-artifact": "delayed" } : {} });
     },
 
     "GET /internal/scoped/artifacts/{name}": async ({ capability, params, db, storage }) => {
@@ -31,6 +50,37 @@ export default gateway({
       const found = name.success ? await readOwnArtifact({ db, storage }, capability, name.output) : null;
       if (!found) throw new Refusal("NOT_FOUND", { message: "This plugin has stored no such artifact for this task." });
       return new Response(new Uint8Array(found.bytes), { headers: { "content-type": found.mediaType } });
+    },
+
+    "POST /internal/scoped/tickets": async ({ capability, info, db }) => {
+      requireScope(capability, "tickets:write");
+      const filed = await createTickets(db, capability, read(NewTickets, parseJson(info.bodyBytes)));
+      return Response.json({ tickets: filed });
+    },
+
+    "GET /internal/scoped/tickets": async ({ capability, request, db }) => {
+      requireScope(capability, "tickets:read");
+      const filter = new URL(request.url).searchParams.get("filter") ?? "{}";
+      const wanted = read(TicketFilter, parseJson(new TextEncoder().encode(filter)));
+      const tenantId = asId("tenant", capability.tenant);
+      await checkLease(db, tenantId, capability);
+      return Response.json(await listTickets(db, tenantId, wanted));
+    },
+
+    "GET /internal/scoped/tickets/{id}": async ({ capability, params, db }) => {
+      requireScope(capability, "tickets:read");
+      const tenantId = asId("tenant", capability.tenant);
+      await checkLease(db, tenantId, capability);
+      const found = await findTicket(db, tenantId, ticketNumber(params.id));
+      if (!found) throw new Refusal("NOT_FOUND", NO_TICKET);
+      return Response.json(found);
+    },
+
+    "PATCH /internal/scoped/tickets/{id}": async ({ capability, params, info, db }) => {
+      requireScope(capability, "tickets:write");
+      const changed = await changeTicket(db, capability, ticketNumber(params.id), read(TicketChange, parseJson(info.bodyBytes)));
+      if (!changed) throw new Refusal("NOT_FOUND", NO_TICKET);
+      return Response.json(changed);
     },
 
     "POST /internal/scoped/progress": async ({ capability, info, db, signals }) => {

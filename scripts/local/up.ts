@@ -1,7 +1,7 @@
 /**
- * `npm run up`: makes or finds the parts, starts everything, does the main job once, and stays until Ctrl-C.
+ * `npm run up`: makes or finds the parts, starts everything, does the main jobs once, and stays until Ctrl-C.
  *
- * `--once` stops after the first task, with exit code 0 or 1. `--isolated` runs every function as a process of its own from its
+ * `--once` stops after the first tasks, with exit code 0 or 1. `--isolated` runs every function as a process of its own from its
  * production bundle, the way Knative does.
  */
 import { relative } from "node:path";
@@ -10,7 +10,7 @@ import { openDatabase } from "../../shared/db/database.ts";
 import { ConfigError, readConfig } from "../../shared/host/config.ts";
 import { migrate } from "../migrate.ts";
 import { seed } from "../seed.ts";
-import { runFirstTask } from "./first-task.ts";
+import { runFirstTasks } from "./first-task.ts";
 import { openHome, platformSecrets } from "./home.ts";
 import { findParts } from "./parts.ts";
 import { startPlatform } from "./processes.ts";
@@ -61,7 +61,7 @@ try {
   print(`  ${parts.hasModel ? green("✓") : yellow("!")} ${"models".padEnd(12)} ${parts.hasModel ? dim(parts.models) : yellow(parts.models)}`);
   print(dim(`  ready in ${((performance.now() - startedAt) / 1000).toFixed(1)} s\n`));
 
-  const taskId = await runFirstTask(platform.url, adminKey, print);
+  const taskId = await runFirstTasks(platform.url, adminKey, print);
   if (flags.once) await shutDown(taskId ? 0 : 1);
   print(whatNext(platform.url, adminKey, taskId));
 } catch (error) {
@@ -84,6 +84,8 @@ function whatNext(url: string, key: string, taskId: string | null): string {
     cyan(
       `    -d '{"command": "Review this change", "attachments": [{"name": "app.js", "media_type": "text/javascript", "content": "app.get(\\"/run\\", (q, r) => r.send(eval(q.query.code)))"}]}'`,
     ),
+    dim("  the tickets that are open now"),
+    cyan(`  curl -s ${auth} -H "Content-Type: application/json" -H "Prefer: wait=25" ${url}/v1/tasks -d '{"command": "list open tickets"}'`),
     dim("  your tasks"),
     cyan(`  curl -s ${auth} "${url}/v1/tasks?limit=5"`),
     "",

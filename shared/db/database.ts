@@ -3,10 +3,12 @@
  * holds it to that; a `PlatformDb` serves the jobs that work for all tenants. Both share one pool.
  */
 import { createHash } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import { Kysely, PostgresDialect, sql, type Transaction } from "kysely";
 import type { Pool, PoolConfig } from "pg";
 import { Refusal } from "../errors.ts";
 import type { TenantId } from "../ids.ts";
+import { fullJitterMs } from "../retry-delay.ts";
 import type { Tables } from "./tables.ts";
 
 export type Tx = Transaction<Tables>;
@@ -132,13 +134,22 @@ export function sqlState(error: unknown): string | null {
   return typeof error.code === "string" && /^[0-9A-Z]{5}$/.test(error.code) ? error.code : null;
 }
 
+/** Serialization failure and deadlock: PostgreSQL rolled the transaction back, so the whole of it may run again. */
+const LOST_RACE = new Set(["40001", "40P01"]);
+const MAX_TRIES = 4;
+const RETRY = { baseMs: 20, capMs: 200 };
+
 /** A lost connection or a time-out leaves it open whether a write took place; the caller's key or the row's id decides. */
-async function guard<T>(work: () => Promise<T>): Promise<T> {
+async function guard<T>(work: () => Promise<T>, tries = 1): Promise<T> {
   try {
     return await work();
   } catch (error) {
     if (error instanceof Refusal) throw error;
     const state = sqlState(error);
+    if (state !== null && LOST_RACE.has(state) && tries < MAX_TRIES) {
+      await delay(fullJitterMs(tries, RETRY));
+      return guard(work, tries + 1);
+    }
     if (state !== null && !TRANSIENT.test(state)) throw error;
     if (state === null && !isConnectionTrouble(error)) throw error;
     throw new Refusal("SERVICE_UNAVAILABLE", { retryAfterSec: 1, cause: error });

@@ -108,6 +108,22 @@ export interface Tables {
     size_bytes: string;
     sha256: string;
     storage_key: string;
+    state: Generated<string>;
     created_at: Generated<Timestamp>;
   };
+  tickets: {
+    tenant_id: string;
+    number: number;
+    title: string;
+    description: string;
+    type: string;
+    priority: string;
+    status: string;
+    assignee: string | null;
+    team: string | null;
+    component: string | null;
+    sla_due_at: NullableTimestamp;
+  };
+  ticket_events: { id: string; tenant_id: string; number: number; type: string; data: Json; task_id: string; at: Timestamp };
+  artifact_uploads: { artifact_id: string; tenant_id: string; task_id: string; bytes: Buffer };
 }

@@ -74,9 +74,11 @@ export async function carryOutStep(
     budgetExceeded: ending.kind === "output" && ending.output.execution_meta.budget_exceeded,
   });
   if (ending.kind === "cancelled") return { kind: "record", record: stepRecord(step, "cancelled", { latencyMs }) };
+  // What a fallback gave is its own: the record, and with it the usage, names it.
+  const by = ending.kind === "output" && ending.answeredBy ? { ...step, ...ending.answeredBy } : step;
   const output = ending.output && (await storedOutput(carrier.db, claim, step, ending.output, [...context.warnings, ...handed.warnings], latencyMs));
   if (ending.kind === "failed") return { kind: "record", record: stepRecord(step, "failed", { output, error: ending.error, latencyMs }) };
-  return { kind: "record", record: stepRecord(step, ending.output.status === "partial" ? "partial" : "success", { output, latencyMs }) };
+  return { kind: "record", record: stepRecord(by, ending.output.status === "partial" ? "partial" : "success", { output, latencyMs }) };
 }
 
 function factsOf(before: ReadonlyMap<string, StepRecord>): Record<string, StepFacts> {

@@ -1,7 +1,10 @@
 /** Calls a plugin's service and reads its answer line by line. Every failure comes back as what it means for the task. */
 import { Agent, request } from "undici";
 import * as v from "valibot";
-import { ExecutionEvent, type InputEnvelope, MAX_OUTPUT_BYTES } from "../sdk/src/envelopes.ts";
+import { type EnvelopeVersion, inputTo2, majorOf, outputTo1 } from "../sdk/src/envelope-versions.ts";
+import { ExecutionEvent, executionEvent, type InputEnvelope, MAX_OUTPUT_BYTES } from "../sdk/src/envelopes.ts";
+import { OutputEnvelope2 } from "../sdk/src/envelopes-2.ts";
+import { troubleInData } from "./untrusted-data.ts";
 
 export class PluginFailure extends Error {
   override readonly name = "PluginFailure";
@@ -9,28 +12,44 @@ export class PluginFailure extends Error {
   readonly blame: "caller" | "plugin" | "upstream" | "platform";
   /** Whether another try may help. */
   readonly isTransient: boolean;
-  constructor(code: PluginFailure["code"], message: string, blame: PluginFailure["blame"], isTransient: boolean, cause?: unknown) {
-    super(message, { cause });
+  /** The plugin has not begun with the task: nothing was tried, so that waiting costs nothing. */
+  readonly isUnreached: boolean;
+  /** How long the plugin's service asks to wait. It refused in good order, which says nothing against it. */
+  readonly retryAfterMs: number | null;
+  constructor(
+    code: PluginFailure["code"],
+    message: string,
+    blame: PluginFailure["blame"],
+    isTransient: boolean,
+    more: { cause?: unknown; isUnreached?: boolean; retryAfterMs?: number | null } = {},
+  ) {
+    super(message, { cause: more.cause });
     this.code = code;
     this.blame = blame;
     this.isTransient = isTransient;
+    this.isUnreached = more.isUnreached ?? false;
+    this.retryAfterMs = more.retryAfterMs ?? null;
   }
 }
 
 export interface PluginCall {
   endpoint: string;
   input: InputEnvelope;
+  /** What travels; the input and the events are always in the platform's own form. */
+  envelopeVersion: EnvelopeVersion;
   llmToken: string;
   scopedToken: string;
   hasModel: boolean;
   deadline: Date;
+  /** The plugin stops at the next node after this, and says `stopped`. */
+  stopAfter: Date | null;
   traceparent: string;
   requestId: string;
   signal: AbortSignal;
 }
 
 export interface PluginClient {
-  /** The plugin's events in order; ends after `output`. Throws PluginFailure, or the signal's reason. */
+  /** The plugin's events in order; ends after `output` or `stopped`. Throws PluginFailure, or the signal's reason. */
   execute(call: PluginCall): AsyncGenerator<ExecutionEvent>;
   /** `GET /health`; throws when the service cannot be reached or says nothing sensible. */
   health(endpoint: string, signal: AbortSignal): Promise<unknown>;
@@ -41,6 +60,8 @@ export interface PluginClient {
 const SILENCE_MS = 20_000;
 const MAX_LINE_BYTES = MAX_OUTPUT_BYTES + 64 * 1024;
 const MAX_LINES = 20_000;
+/** The result, and what so many events of a usual length come to. */
+const MAX_ANSWER_BYTES = MAX_OUTPUT_BYTES + 32 * 1024 * 1024;
 
 export function openPluginClient(): PluginClient {
   const agent = new Agent({ connect: { timeout: 5_000 }, headersTimeout: SILENCE_MS, bodyTimeout: SILENCE_MS, keepAliveTimeout: 30_000, pipelining: 1, connections: null });
@@ -57,6 +78,7 @@ export function openPluginClient(): PluginClient {
 }
 
 async function* execute(agent: Agent, call: PluginCall): AsyncGenerator<ExecutionEvent> {
+  const isVersion2 = majorOf(call.envelopeVersion) === "2";
   const answer = await translate(call.signal, () =>
     request(`${call.endpoint}/execute`, {
       method: "POST",
@@ -69,24 +91,31 @@ async function* execute(agent: Agent, call: PluginCall): AsyncGenerator<Executio
         "aau-scoped-token": call.scopedToken,
         "aau-models": call.hasModel ? "live" : "offline",
         "aau-deadline": call.deadline.toISOString(),
+        ...(call.stopAfter && { "aau-stop-after": call.stopAfter.toISOString() }),
         "aau-request-id": call.requestId,
         traceparent: call.traceparent,
       },
-      body: JSON.stringify(call.input),
+      body: JSON.stringify(isVersion2 ? inputTo2(call.input) : call.input),
     }),
   );
   if (answer.statusCode !== 200) {
     await answer.body.dump().catch(() => {});
     const { statusCode } = answer;
     if (statusCode === 422 || statusCode === 413) throw new PluginFailure("INTERNAL", `The plugin did not understand its input (${statusCode}).`, "plugin", false);
-    throw new PluginFailure("PLUGIN_UNAVAILABLE", `The plugin answered ${statusCode}.`, "plugin", statusCode >= 500 || statusCode === 429);
+    // 404 comes from a service that is just being set up, 429 and 503 from one that is full, starting or stopping.
+    const isUnreached = statusCode === 404 || statusCode === 429 || statusCode === 503;
+    const seconds = Number(answer.headers["retry-after"] ?? Number.NaN);
+    throw new PluginFailure("PLUGIN_UNAVAILABLE", `The plugin answered ${statusCode}.`, "plugin", isUnreached || statusCode >= 500, {
+      isUnreached,
+      retryAfterMs: Number.isFinite(seconds) && seconds >= 0 ? seconds * 1000 : null,
+    });
   }
   let lines = 0;
   for await (const line of readLines(answer.body, call.signal)) {
     if (++lines > MAX_LINES) throw new PluginFailure("INTERNAL", "The plugin sent too many events.", "plugin", false);
-    const event = parseEvent(line);
+    const event = parseEvent(line, isVersion2);
     yield event;
-    if (event.type === "output") {
+    if (event.type === "output" || event.type === "stopped") {
       answer.body.destroy();
       return;
     }
@@ -94,27 +123,39 @@ async function* execute(agent: Agent, call: PluginCall): AsyncGenerator<Executio
   throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin's process ended before it gave a result.", "plugin", true);
 }
 
-function parseEvent(line: string): ExecutionEvent {
+const ExecutionEvent2 = executionEvent(OutputEnvelope2);
+
+function parseEvent(line: string, isVersion2: boolean): ExecutionEvent {
   let value: unknown;
   try {
     value = JSON.parse(line);
   } catch {
     throw new PluginFailure("INTERNAL", "The plugin's answer is not valid JSON.", "plugin", false);
   }
-  const parsed = v.safeParse(ExecutionEvent, value);
-  if (parsed.success) return parsed.output;
-  const [issue] = parsed.issues;
-  throw new PluginFailure("INTERNAL", `The plugin's answer does not fit the envelope${issue ? ` at ${(v.getDotPath(issue) ?? "").slice(0, 100)}` : ""}.`, "plugin", false);
+  const parsed = isVersion2 ? v.safeParse(ExecutionEvent2, value) : v.safeParse(ExecutionEvent, value);
+  if (!parsed.success) {
+    const at = v.getDotPath(parsed.issues[0])?.slice(0, 100);
+    throw new PluginFailure("INTERNAL", `The plugin's answer does not fit the envelope ${isVersion2 ? "2.0" : "1.0"}${at ? ` at ${at}` : ""}.`, "plugin", false);
+  }
+  const event = parsed.output;
+  if (event.type !== "output") return event;
+  const envelope = "execution_meta" in event.envelope ? event.envelope : outputTo1(event.envelope);
+  const trouble = troubleInData(value);
+  if (trouble !== null) throw new PluginFailure("INTERNAL", `The plugin's answer ${trouble}.`, "plugin", false);
+  return { type: "output", envelope };
 }
 
 async function* readLines(body: AsyncIterable<Buffer>, signal: AbortSignal): AsyncGenerator<string> {
   let rest: Buffer[] = [];
   let size = 0;
+  let total = 0;
   const chunks = body[Symbol.asyncIterator]();
   for (;;) {
     const next = await translate(signal, () => chunks.next());
     if (next.done) break;
     let chunk = next.value;
+    total += chunk.byteLength;
+    if (total > MAX_ANSWER_BYTES) throw new PluginFailure("INTERNAL", "The plugin's answer is too long.", "plugin", false);
     for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10)) {
       const line = Buffer.concat([...rest, chunk.subarray(0, end)]).toString("utf8");
       rest = [];
@@ -129,6 +170,8 @@ async function* readLines(body: AsyncIterable<Buffer>, signal: AbortSignal): Asy
   }
 }
 
+const NEVER_REACHED = /^(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|UND_ERR_CONNECT_TIMEOUT)$/;
+
 async function translate<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
@@ -136,9 +179,10 @@ async function translate<T>(signal: AbortSignal, work: () => Promise<T>): Promis
     if (signal.aborted) throw signal.reason;
     const code = error instanceof Error && "code" in error ? String(error.code) : "";
     if (code === "UND_ERR_BODY_TIMEOUT" || code === "UND_ERR_HEADERS_TIMEOUT") {
-      throw new PluginFailure("PLUGIN_TIMEOUT", "The plugin's process stopped answering.", "plugin", true, error);
+      throw new PluginFailure("PLUGIN_TIMEOUT", "The plugin's process stopped answering.", "plugin", true, { cause: error });
     }
-    throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin cannot be reached, or its process ended.", "plugin", true, error);
+    if (NEVER_REACHED.test(code)) throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin cannot be reached.", "plugin", true, { cause: error, isUnreached: true });
+    throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin's process ended, or its connection broke, before it gave a result.", "plugin", true, { cause: error });
   }
 }
 

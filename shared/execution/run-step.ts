@@ -1,134 +1,177 @@
-/** Runs one step of a task: calls the plugin until it gives a result, its failure is final, or time is up. Retries have their only owner here. */
-import type { Capability, CapabilitySigner } from "../access/capability-token.ts";
-import { failpoint } from "../failpoint.ts";
-import { publicId } from "../ids.ts";
-import type { Upstream } from "../models/upstream.ts";
-import type { ExecutionEvent, InputEnvelope, OutputEnvelope } from "../sdk/src/envelopes.ts";
-import { childOf, traceparentOf } from "../telemetry/trace.ts";
+/**
+ * Runs one step of a task: calls the plugin until it gives a result, its failure is final, or time is up. Retries have their only owner
+ * here. Short waits happen here; longer ones in the queue, where they hold nothing.
+ */
+import type { Redis } from "ioredis";
+import type { TenantDb } from "../db/database.ts";
+import { fullJitterMs } from "../retry-delay.ts";
+import { deprecationOf } from "../sdk/src/envelope-versions.ts";
+import type { InputEnvelope, OutputEnvelope, Warning } from "../sdk/src/envelopes.ts";
+import type { StoredError } from "../tasks/task-view.ts";
+import type { Telemetry } from "../telemetry/domain-events.ts";
+import { callPlugin, type PluginCaller, PluginStopped } from "./call-plugin.ts";
+import { askCircuit, type Permit, tellCircuit, type Verdict } from "./circuit-breaker.ts";
 import type { Claim, ClaimedStep } from "./claim-task.ts";
+import { withLessContext } from "./context-overflow.ts";
+import { fallbackOf } from "./fallback.ts";
 import { CancelRequested, type Lease, LeaseLost } from "./lease.ts";
-import { type PluginClient, PluginFailure } from "./plugin-client.ts";
-import { fullJitterMs } from "./retry-delay.ts";
+import { PluginFailure } from "./plugin-client.ts";
+import { callFailure, type Failure, failureOf, isOutage, timedOut } from "./step-failure.ts";
 
 /** What a step needs of the platform. */
-export interface StepRunner {
-  plugins: PluginClient;
-  capabilities: CapabilitySigner;
-  upstream: Pick<Upstream, "live">;
+export interface StepRunner extends PluginCaller {
+  db: TenantDb;
+  redis: Redis;
+  telemetry: Pick<Telemetry, "circuitSeen">;
+  /** Milliseconds since the epoch: after this the work has to go on in another instance, since this one's request ends. */
+  stopAfterMs?: number;
 }
 
-/** How often an unreachable plugin sends a task back to the queue before the task fails: about two minutes in all. */
-const MAX_UNREACHABLE = 6;
-
 export type StepEnding =
-  | { kind: "output"; output: OutputEnvelope }
-  | { kind: "failed"; error: { code: string; message: string; cause: "caller" | "plugin" | "upstream" | "platform" }; output: OutputEnvelope | null }
+  /** `answeredBy`: the fallback, whose execution this is. */
+  | { kind: "output"; output: OutputEnvelope; answeredBy?: { plugin: string; version: string } }
+  | { kind: "failed"; error: StoredError; output: OutputEnvelope | null }
   | { kind: "cancelled" }
   | { kind: "lost" }
   | { kind: "hand_back"; delayMs: number; reason: string };
 
-/** Calls the plugin until it gives a result, its failure is final, or time is up. `prepare` makes the envelope for whichever plugin is called. */
-export async function runStep(
-  executor: StepRunner,
+export type Prepare = (step: ClaimedStep) => Promise<InputEnvelope>;
+
+/** Longer waits are spent in the queue. */
+const MAX_WAIT_HERE_MS = 10_000;
+/** The longest Retry-After that is believed. */
+const MAX_RETRY_AFTER_MS = 300_000;
+/** Instances of a plugin that may stop under one task before that is its failure. */
+const MAX_STOPS = 20;
+/** The SDK ends an execution by itself when its time is up; this much later its process counts as stuck. */
+const TIMEOUT_SLACK_MS = 1_500;
+/** What a node may still take after `stopAfterMs` before the call is cut off. */
+const LAST_NODE_MS = 25_000;
+const UNAVAILABLE = "PLUGIN_UNAVAILABLE";
+const CIRCUIT_OPEN = "CIRCUIT_OPEN";
+
+/** Calls the step's plugin, and its fallback where that one cannot answer. `prepare` makes the envelope for whichever is called. */
+export async function runStep(runner: StepRunner, claim: Claim, step: ClaimedStep, lease: Lease, stopping: AbortSignal, prepare: Prepare): Promise<StepEnding> {
+  const own = await runPlugin(runner, claim, step, lease, stopping, prepare);
+  const isHelpless = own.kind === "failed" ? own.error.cause !== "caller" : own.kind === "hand_back" && (own.reason === UNAVAILABLE || own.reason === CIRCUIT_OPEN);
+  if (!isHelpless) return own;
+  const fallback = await fallbackOf(runner.db, claim, step);
+  if (!fallback) return own;
+  const why = own.kind === "failed" ? own.error.code : UNAVAILABLE;
+  lease.report("fallback", { plugin: step.plugin, code: why, fallback: fallback.plugin, version: fallback.version });
+  const other = await runPlugin(runner, claim, fallback, lease, stopping, prepare);
+  if (other.kind === "output") {
+    const message = `${step.plugin} ${step.version} could not answer (${why}); ${fallback.plugin} ${fallback.version} did.`;
+    return { kind: "output", output: withWarnings(other.output, [{ code: "FALLBACK_USED", message }]), answeredBy: { plugin: fallback.plugin, version: fallback.version } };
+  }
+  // Where the fallback does not help either, what is said and done is the first plugin's.
+  return other.kind === "lost" || other.kind === "cancelled" || stopping.aborted ? other : own;
+}
+
+async function runPlugin(runner: StepRunner, claim: Claim, step: ClaimedStep, lease: Lease, stopping: AbortSignal, prepare: Prepare): Promise<StepEnding> {
+  const { manifest } = step;
+  const of = { plugin: step.plugin, version: step.version };
+  const permit = await askCircuit(runner.redis, of, manifest.timeout_seconds * 1000 + 2 * MAX_WAIT_HERE_MS);
+  runner.telemetry.circuitSeen({ ...of, state: permit.state });
+  if (!permit.mayCall) {
+    lease.report("waiting", { code: UNAVAILABLE, plugin: step.plugin, retry_after_seconds: Math.ceil(permit.retryAfterMs / 1000) });
+    const message = `${step.plugin} ${step.version} has failed several times in a row and is not called for the moment.`;
+    const spread = fullJitterMs(1, { baseMs: 3_000, capMs: 3_000 });
+    return later(claim, permit.retryAfterMs + spread, CIRCUIT_OPEN, { code: UNAVAILABLE, message, cause: "plugin" }, null);
+  }
+  let ending: StepEnding | null = null;
+  let verdict: Verdict = "neutral";
+  try {
+    ({ ending, verdict } = await callUntilFinal(runner, claim, step, lease, stopping, await prepare(step), permit));
+    return ending;
+  } finally {
+    const told = tellCircuit(runner.redis, of, permit, verdict).then((state) => runner.telemetry.circuitSeen({ ...of, state }));
+    // A success that is told late does no harm; a failure is known before the next task asks.
+    if (verdict === "failure") await told;
+    else told.catch(() => {});
+  }
+}
+
+async function callUntilFinal(
+  runner: StepRunner,
   claim: Claim,
   step: ClaimedStep,
   lease: Lease,
   stopping: AbortSignal,
-  prepare: (step: ClaimedStep) => Promise<InputEnvelope>,
-): Promise<StepEnding> {
+  firstInput: InputEnvelope,
+  permit: Permit & { mayCall: true },
+): Promise<{ ending: StepEnding; verdict: Verdict }> {
   const { manifest } = step;
+  const neutral = (ending: StepEnding) => ({ ending, verdict: "neutral" as const });
+  const warnings: Warning[] = [];
+  let input = firstInput;
   let tries = 0;
-  const input = await prepare(step);
   for (;;) {
     tries += 1;
-    const timeoutMs = Math.max(1, Math.min(manifest.timeout_seconds * 1000, claim.deadlineAtMs - Date.now()));
-    const timeout = AbortSignal.timeout(timeoutMs);
-    const signal = AbortSignal.any([lease.signal, stopping, timeout]);
+    const leftMs = claim.deadlineAtMs - Date.now();
+    const timeoutMs = Math.max(1, Math.min(manifest.timeout_seconds * 1000, leftMs));
+    const timeout = AbortSignal.timeout(timeoutMs + TIMEOUT_SLACK_MS);
+    const { stopAfterMs } = runner;
+    const leaving = stopAfterMs === undefined ? [] : [AbortSignal.timeout(Math.max(stopAfterMs - Date.now(), 0) + LAST_NODE_MS)];
+    const signal = AbortSignal.any([lease.signal, stopping, timeout, ...leaving]);
+    let failure: Failure;
     try {
-      const output = await callPlugin(executor, claim, step, lease, input, signal, timeoutMs);
-      if (output.status !== "failed") return { kind: "output", output };
-      // A gateway or a provider that was away: trying again is this function's business, as for a plugin that cannot be reached.
-      if (output.error_code === "PLUGIN_UNAVAILABLE" && output.error_cause === "upstream")
-        throw new PluginFailure("PLUGIN_UNAVAILABLE", output.error ?? "The plugin could not reach what it needs.", "upstream", true);
-      return {
-        kind: "failed",
-        output,
-        error: { code: output.error_code ?? "INTERNAL", message: output.error ?? "The plugin failed without saying why.", cause: output.error_cause ?? "plugin" },
-      };
+      const output = await callPlugin(runner, claim, step, lease, input, { signal, timeoutMs, stopAfter: stopAfterMs === undefined ? null : new Date(stopAfterMs) });
+      if (output.status !== "failed") return { ending: { kind: "output", output: finished(output, step, warnings) }, verdict: "success" };
+      failure = failureOf(output);
     } catch (error) {
-      if (lease.signal.reason instanceof LeaseLost) return { kind: "lost" };
-      if (lease.signal.reason instanceof CancelRequested) return { kind: "cancelled" };
-      if (stopping.aborted) return { kind: "hand_back", delayMs: 0, reason: "instance stops" };
-      const failure = timeout.aborted
-        ? new PluginFailure("PLUGIN_TIMEOUT", `The plugin did not finish within ${Math.round(timeoutMs / 1000)} seconds.`, "plugin", claim.deadlineAtMs > Date.now())
-        : error;
-      if (!(failure instanceof PluginFailure)) throw failure;
-      const delayMs = fullJitterMs(tries, { baseMs: 500, capMs: 10_000 });
-      if (failure.isTransient && tries <= manifest.max_retries && Date.now() + delayMs < claim.deadlineAtMs) {
+      if (lease.signal.reason instanceof LeaseLost) return neutral({ kind: "lost" });
+      if (lease.signal.reason instanceof CancelRequested) return neutral({ kind: "cancelled" });
+      if (stopping.aborted || leaving.some(({ aborted }) => aborted)) return neutral({ kind: "hand_back", delayMs: 0, reason: "instance stops" });
+      if (error instanceof PluginStopped && claim.handBacks < MAX_STOPS)
+        return neutral({ kind: "hand_back", delayMs: Math.min(250 * 2 ** claim.handBacks, 10_000), reason: "plugin stops" });
+      if (timeout.aborted) failure = timedOut(timeoutMs, manifest.timeout_seconds * 1000);
+      else if (error instanceof PluginStopped) failure = callFailure(new PluginFailure(UNAVAILABLE, "The plugin's instances stop again and again.", "plugin", false));
+      else if (error instanceof PluginFailure) failure = callFailure(error);
+      else throw error;
+    }
+
+    if (failure.code === "CONTEXT_WINDOW_OVERFLOW" && warnings.length === 0) {
+      const smaller = withLessContext(input);
+      if (smaller) {
+        input = smaller.input;
+        warnings.push(smaller.warning);
         lease.report("retrying", { code: failure.code, try: tries + 1 });
-        await pause(delayMs, AbortSignal.any([lease.signal, stopping]));
         continue;
       }
-      if (failure.code === "PLUGIN_UNAVAILABLE" && failure.isTransient && claim.handBacks < MAX_UNREACHABLE) {
-        return { kind: "hand_back", delayMs: Math.min(2_000 * 2 ** claim.handBacks, 60_000), reason: failure.code };
-      }
-      return { kind: "failed", output: null, error: { code: failure.code, message: failure.message, cause: failure.blame } };
     }
+    const retryAfterMs = failure.retryAfterMs === null ? null : Math.min(failure.retryAfterMs, MAX_RETRY_AFTER_MS);
+    const jitterMs = fullJitterMs(tries, { baseMs: 500, capMs: MAX_WAIT_HERE_MS });
+    const delayMs = retryAfterMs === null ? jitterMs : retryAfterMs + Math.min(jitterMs, 1_000);
+    const isProbe = permit.probe !== "";
+    // A probe is one call: others wait for what it finds.
+    if (failure.isTransient && tries <= manifest.max_retries && !isProbe && delayMs <= MAX_WAIT_HERE_MS && Date.now() + delayMs < claim.deadlineAtMs) {
+      if (Date.now() + delayMs > (stopAfterMs ?? Number.POSITIVE_INFINITY)) return neutral({ kind: "hand_back", delayMs, reason: "instance stops" });
+      lease.report("retrying", { code: failure.code, try: tries + 1 });
+      await pause(delayMs, AbortSignal.any([lease.signal, stopping]));
+      continue;
+    }
+    const { code, message, cause } = failure;
+    const verdict: Verdict = cause === "caller" || (failure.isUnreached && retryAfterMs !== null) ? "neutral" : "failure";
+    const output = failure.output && finished(failure.output, step, warnings);
+    if (!isOutage(failure) && !(isProbe && failure.isTransient)) return { ending: { kind: "failed", output, error: { code, message, cause } }, verdict };
+    const backoffMs = 1_000 + fullJitterMs(claim.handBacks + 1, { baseMs: 3_000, capMs: 60_000 });
+    return { ending: later(claim, Math.max(backoffMs, delayMs), UNAVAILABLE, { code, message, cause }, output), verdict };
   }
 }
 
-async function callPlugin(
-  executor: StepRunner,
-  claim: Claim,
-  step: ClaimedStep,
-  lease: Lease,
-  input: InputEnvelope,
-  signal: AbortSignal,
-  timeoutMs: number,
-): Promise<OutputEnvelope> {
-  const expiresAtMs = Date.now() + timeoutMs + 5_000;
-  const token = (aud: Capability["aud"]) =>
-    executor.capabilities.mint({
-      aud,
-      tenant: claim.tenantId,
-      task: claim.taskId,
-      attempt: claim.attempt,
-      step: step.id,
-      plugin: step.plugin,
-      version: step.version,
-      scopes: step.manifest.required_scopes,
-      token_budget: step.manifest.token_budget,
-      lease: claim.leaseToken,
-      exp: expiresAtMs,
-    });
-  FAILPOINT: await failpoint("execute.before_plugin");
-  const events = executor.plugins.execute({
-    endpoint: step.endpoint,
-    input,
-    llmToken: token("llm"),
-    scopedToken: token("scoped"),
-    hasModel: executor.upstream.live,
-    deadline: new Date(Date.now() + timeoutMs),
-    traceparent: childOf(traceparentOf(claim.traceparent)),
-    requestId: claim.requestId,
-    signal,
-  });
-  for await (const event of events) {
-    if (event.type === "output") return checkOutput(event.envelope, claim);
-    reportProgress(lease, event);
-  }
-  throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin ended without a result.", "plugin", true);
+/** Back to the queue for this long, or the failure if the deadline comes first. */
+function later(claim: Claim, delayMs: number, reason: string, error: StoredError, output: OutputEnvelope | null): StepEnding {
+  if (Date.now() + delayMs < claim.deadlineAtMs) return { kind: "hand_back", delayMs, reason };
+  return { kind: "failed", output, error: { ...error, retry_after_seconds: Math.ceil(delayMs / 1000) } };
 }
 
-function reportProgress(lease: Lease, event: Exclude<ExecutionEvent, { type: "output" }>): void {
-  if (event.type === "alive") return;
-  const { type, ...data } = event.type === "warning" ? { type: event.type, ...event.warning } : event;
-  lease.report(type, "node" in data ? { ...data, node: data.node.slice(0, 100) } : data);
+function finished(output: OutputEnvelope, step: ClaimedStep, warnings: readonly Warning[]): OutputEnvelope {
+  return { ...withWarnings(output, warnings), deprecation_warning: deprecationOf(step.manifest) };
 }
 
-function checkOutput(output: OutputEnvelope, claim: Claim): OutputEnvelope {
-  if (output.task_id !== publicId("task", claim.taskId)) throw new PluginFailure("INTERNAL", "The plugin answered for another task.", "plugin", false);
-  return output;
+function withWarnings(output: OutputEnvelope, warnings: readonly Warning[]): OutputEnvelope {
+  return warnings.length === 0 ? output : { ...output, warnings: [...output.warnings, ...warnings] };
 }
 
 async function pause(ms: number, signal: AbortSignal): Promise<void> {

@@ -15,6 +15,7 @@ export async function storedOutput(db: TenantDb, claim: Claim, step: ClaimedStep
     confidence: output.confidence,
     next_steps: output.next_steps,
     warnings: [...warnings, ...output.warnings],
+    deprecation_warning: output.deprecation_warning,
     execution_meta: {
       latency_seconds: latencyMs / 1000,
       agents_invoked: output.execution_meta.agents_invoked,

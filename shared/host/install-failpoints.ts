@@ -1,8 +1,8 @@
 /**
  * Arms failpoints from `AAU_FP`, for test builds only: `name:action[@probability],…` with the actions `kill` (SIGKILL), `throw`,
- * `hang` and `delay=ms`. A point given with `#n` acts on its n-th hit only.
+ * `hang`, `delay=ms` and `block=ms` (of the whole event loop). A point given with `#n` acts on its n-th hit only.
  */
-const SPEC = /^([a-z_.]+):(kill|throw|hang|delay=\d+)(?:@(\d(?:\.\d+)?))?(?:#(\d+))?$/;
+const SPEC = /^([a-z_.]+):(kill|throw|hang|(?:delay|block)=\d+)(?:@(\d(?:\.\d+)?))?(?:#(\d+))?$/;
 
 export function installFailpoints(text: string | undefined, random: () => number = Math.random): void {
   const armed = new Map<string, { action: string; probability: number; onHit: number | null; hits: number }>();
@@ -21,6 +21,7 @@ export function installFailpoints(text: string | undefined, random: () => number
     if (point.action === "kill") process.kill(process.pid, "SIGKILL");
     if (point.action === "throw") throw new Error(`failpoint ${name}`);
     if (point.action === "hang") await new Promise(() => {});
+    if (point.action.startsWith("block=")) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, Number(point.action.slice(6)));
     if (point.action.startsWith("delay=")) await new Promise((resolve) => setTimeout(resolve, Number(point.action.slice(6))));
   };
 }

@@ -13,7 +13,7 @@ const MAX_TOKENS = 2_000;
 /** Some are dropped as copies or because they do not fit. */
 const CANDIDATES = 2 * MAX_CHUNKS;
 /** Up to this many chunks a tenant is searched exactly; beyond, through the index. */
-const EXACT_UP_TO = 5_000;
+const EXACT_UP_TO = 2_000;
 const EMBED_TIMEOUT_MS = 5_000;
 
 const Hit = v.object({

@@ -10,7 +10,7 @@ import { CallStopped } from "./open-calls.ts";
 const MAX_STREAM_BYTES = 20 * 1024 * 1024;
 
 export interface StreamEnd {
-  /** The message is whole. Returns null to pass its last event on, or the event to send in its place. */
+  /** The message is whole. Returns null to pass its last event on, or what to send in its place: of an uncounted message nothing was sent yet. */
   whole(reader: MessageReader): Promise<string | null>;
   /** The stream carried an error event, which is passed on. */
   failed(reader: MessageReader): Promise<void>;
@@ -58,10 +58,13 @@ export function meteredStream(provider: ReadableStream<Uint8Array>, signal: Abor
       },
       async pull(controller) {
         try {
-          const events = await nextEvents();
-          FAILPOINT: await failpoint("llm.mid_stream");
-          if (isOver) return;
-          reader.feed(events);
+          let events: Buffer;
+          do {
+            events = await nextEvents();
+            FAILPOINT: await failpoint("llm.mid_stream");
+            if (isOver) return;
+            reader.feed(events);
+          } while (reader.isUncounted && !reader.isWhole && !reader.error);
           if (!reader.isWhole && !reader.error) return controller.enqueue(events);
           isOver = true;
           const instead = reader.isWhole ? await end.whole(reader) : await end.failed(reader).then(() => null);

@@ -159,8 +159,11 @@ function streamOn(answer: UpstreamAnswer, signal: AbortSignal, settlement: Settl
     async whole(reader: MessageReader) {
       const { message } = reader;
       if (!message) return said(await settlement.broken(null, new SyntaxError("The provider's stream holds no message.")));
-      const trouble = await settlement.done(message, reader.hasFinalUsage ? reader.usage : undefined, JSON.stringify(message), reader.answerChars);
-      return trouble && said(trouble);
+      const { isUncounted } = reader;
+      const usage = reader.hasFinalUsage ? reader.usage : undefined;
+      const trouble = await settlement.done(message, usage, JSON.stringify(message), reader.answerChars);
+      if (trouble) return said(trouble);
+      return isUncounted ? [...eventsOf({ ...message, usage: settlement.estimate(reader.answerChars) })].join("") : null;
     },
     failed: (reader) => settlement.failed(reader, { type: reader.error?.type ?? "upstream_error", status: 200 }),
     broken: async (reader, cause) => said(await settlement.broken(reader, cause)),

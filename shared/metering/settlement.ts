@@ -67,6 +67,11 @@ export class Settlement {
     };
   }
 
+  /** Counts for an answer that came without. */
+  estimate(answerBytes: number): Record<string, unknown> {
+    return estimateUsage(this.#call.requestBytes, answerBytes, null).raw;
+  }
+
   /** Journals a whole answer. Null: it may be handed over. */
   async done(message: Message, rawUsage: unknown, answer: string, answerBytes: number): Promise<MessagesError | null> {
     const usage = readUsage(rawUsage) ?? estimateUsage(this.#call.requestBytes, answerBytes, message.usage);

@@ -50,6 +50,8 @@ export class MessageReader {
   error: { type: string } | null = null;
   /** The last word on usage was said: `message_delta` carries the final counts. */
   hasFinalUsage = false;
+  /** It began without counts, which clients rely on: such a message can only be told as a whole, with counts of our own. */
+  isUncounted = false;
   /** Length of the texts and inputs that were read. */
   answerChars = 0;
 
@@ -72,6 +74,7 @@ export class MessageReader {
     switch (event.type) {
       case "message_start":
         this.message = { ...event.message, content: [...event.message.content] };
+        this.isUncounted = !v.is(JsonObject, event.message.usage);
         return;
       case "content_block_start":
         if (this.message) this.message.content[event.index] = { ...event.content_block };

@@ -32,7 +32,7 @@ export function boundaryAt(tokens: readonly Token[], at: number): Boundary | nul
 }
 
 const SENTENCE_END = new Set([".", "!", "?", ";", "\n", ":", "->", "=>", "→"]);
-const isMark = (token: Token | undefined): boolean => token !== undefined && (SENTENCE_END.has(token.text) || token.text === "," || token.text === "&");
+export const isMark = (token: Token | undefined): boolean => token !== undefined && (SENTENCE_END.has(token.text) || token.text === "," || token.text === "&");
 
 /** The place of the verb with which a command begins here, behind connecting and polite words and adjuncts; null: no command begins here. */
 export function headOf(tokens: readonly Token[], from: number, boundary: Boundary): number | null {
@@ -90,6 +90,8 @@ export function isWholeCommand(tokens: readonly Token[], verb: number, end: numb
   for (let at = verb + 1; at < end; at++) {
     const [word, next] = [tokens[at]?.text ?? "", wordAfter(tokens, at, end)];
     if (next === null) break;
+    // "don't summarise it and create a ticket": neither may be wanted.
+    if (/^(?:not|never|don't|dont)$/.test(word)) return false;
     // "to fetch data", "which can fetch data", "we fetch data": the next bare verb may go with this one.
     if (words.MODALS.has(word) && words.isCommandVerb(next)) return false;
     if (word !== "to" && words.MODALS.has(word)) return false;

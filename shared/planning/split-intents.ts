@@ -6,7 +6,7 @@
  * `compromise`, the small NLP library, was weighed: 330 ms to load, 1.7 ms a short command and 240 ms a long one, and it left the command
  * above in one piece. This takes microseconds.
  */
-import { boundaryAt, fillerEnd, hasObject, headOf, isWholeCommand, type Token, tokensOf } from "./command-grammar.ts";
+import { boundaryAt, fillerEnd, hasObject, headOf, isMark, isWholeCommand, type Token, tokensOf } from "./command-grammar.ts";
 import * as words from "./command-words.ts";
 import { hideOpaque } from "./opaque-spans.ts";
 import { referenceOf } from "./refers-back.ts";
@@ -137,15 +137,24 @@ function cutsOf(tokens: readonly Token[]): Cut[] {
     const verb = headOf(tokens, at, boundary);
     if (verb === null) continue;
     if (!last) {
-      if (boundary === "sentence") cuts.push({ at, verb });
+      // "Hi team, review this": what stands before the comma is no command, and told to everyone.
+      if (boundary === "sentence" || tokens[at]?.text === ",") cuts.push({ at, verb });
       continue;
     }
-    if (boundary === "word" && !isWholeCommand(tokens, last.verb, at)) continue;
-    if (boundary === "sentence" && !hasObject(tokens, last.verb, at)) continue;
-    cuts.push({ at, verb });
+    const isComplete = boundary === "word" ? isWholeCommand(tokens, last.verb, at) : hasObject(tokens, last.verb, at);
+    if (isComplete) cuts.push({ at: conditionBefore(tokens, last.verb, at), verb });
   }
   return cuts;
 }
+
+/** "…, if there are bugs then create a ticket": the condition belongs to what it is the condition of. */
+function conditionBefore(tokens: readonly Token[], from: number, at: number): number {
+  if (tokens[at]?.text !== "then") return at;
+  for (let place = at - 1; place > from && !isMark(tokens[place]); place--) if (CONDITIONS.has(tokens[place]?.text ?? "")) return place;
+  return at;
+}
+
+const CONDITIONS = new Set(["if", "when", "unless", "once"]);
 
 /** "After reviewing the change, create tickets", "create tickets after reviewing the change", "before replying, check the order": what is done first comes first. */
 function inOtherOrder(tokens: readonly Token[], part: Part, command: string): Part[] | null {

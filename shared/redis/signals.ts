@@ -26,31 +26,36 @@ export interface Signals {
   watchCancels(onCancel: (taskId: string) => void): Promise<AsyncDisposable>;
 }
 
-// KEYS: watchers. ARGV: task id, '1' when there is nothing more to come.
+// KEYS: watchers. ARGV: task id, then `.` when there is nothing more to come.
 const CALL = `
 local watchers = redis.call('SMEMBERS', KEYS[1])
-for _, channel in ipairs(watchers) do redis.call('PUBLISH', channel, ARGV[1]) end
-if ARGV[2] == '1' and #watchers > 0 then redis.call('DEL', KEYS[1]) end
+for _, channel in ipairs(watchers) do redis.call('PUBLISH', channel, ARGV[1] .. ARGV[2]) end
+if ARGV[2] == '.' and #watchers > 0 then redis.call('DEL', KEYS[1]) end
 return #watchers
 `;
 
 declare module "ioredis" {
   interface RedisCommander<Context> {
-    aauCall(watchers: string, taskId: string, isOver: string): Result<number, Context>;
+    aauCall(watchers: string, taskId: string, end: string): Result<number, Context>;
   }
 }
 
 export function openSignals(redis: Redis, subscriber: Redis): Signals {
   redis.defineCommand("aauCall", { numberOfKeys: 1, lua: CALL });
   const own = `wake:${randomHex()}`;
-  const watched = new Map<string, Set<() => void>>();
+  const watched = new Map<string, { listeners: Set<() => void>; isNoted: boolean }>();
   const cancels = new Set<(taskId: string) => void>();
   /** Channels that were asked for, and whether each stands. */
   const channels = new Map<string, Promise<boolean>>();
 
   subscriber.on("message", (channel: string, message: string) => {
-    if (channel === own) for (const listener of watched.get(message) ?? []) listener();
-    else for (const listener of cancels) listener(message);
+    if (channel === own) {
+      const isOver = message.endsWith(".");
+      const watch = watched.get(isOver ? message.slice(0, -1) : message);
+      if (!watch) return;
+      watch.isNoted = !isOver;
+      for (const listener of watch.listeners) listener();
+    } else for (const listener of cancels) listener(message);
   });
 
   // After an outage: ioredis repeats only the subscriptions that once stood, and the notes at the tasks may be gone.
@@ -72,7 +77,7 @@ export function openSignals(redis: Redis, subscriber: Redis): Signals {
   }
 
   const note = (taskId: string) => tryRedis(redis, (r) => Promise.all([r.sadd(watchersKey(taskId), own), r.expire(watchersKey(taskId), WATCH_SEC)]));
-  const call = async (taskId: string, isOver: boolean) => void (await tryRedis(redis, (r) => r.aauCall(watchersKey(taskId), taskId, isOver ? "1" : "0")));
+  const call = async (taskId: string, isOver: boolean) => void (await tryRedis(redis, (r) => r.aauCall(watchersKey(taskId), taskId, isOver ? "." : "")));
 
   return {
     taskEnded: (taskId) => call(taskId, true),
@@ -82,18 +87,17 @@ export function openSignals(redis: Redis, subscriber: Redis): Signals {
     },
     isCancelRequested: async (taskId) => (await tryRedis(redis, (r) => r.exists(cancelFlag(taskId)))) === 1,
     async watchTask(taskId, onSignal) {
-      const present = watched.get(taskId);
-      if (present) present.add(onSignal);
-      else watched.set(taskId, new Set([onSignal]));
+      const watch = watched.get(taskId) ?? { listeners: new Set(), isNoted: true };
+      watched.set(taskId, watch);
+      watch.listeners.add(onSignal);
       // In the order in which they are sent, so what the caller sends next comes after the note.
       await Promise.all([note(taskId), hear(own)]);
       return {
         async [Symbol.asyncDispose]() {
-          const listeners = watched.get(taskId);
-          listeners?.delete(onSignal);
-          if (listeners?.size !== 0) return;
+          watch.listeners.delete(onSignal);
+          if (watch.listeners.size > 0 || watched.get(taskId) !== watch) return;
           watched.delete(taskId);
-          await tryRedis(redis, (r) => r.srem(watchersKey(taskId), own));
+          if (watch.isNoted) await tryRedis(redis, (r) => r.srem(watchersKey(taskId), own));
         },
       };
     },

@@ -2,6 +2,9 @@
 import * as v from "valibot";
 import type { CatalogueEntry } from "./catalogue.ts";
 
+/** `open`: it failed several times in a row and is not called for a minute; tasks for it wait. */
+export const Circuit = v.picklist(["closed", "half_open", "open"]);
+
 export const PluginSummary = v.strictObject({
   name: v.string(),
   version: v.string(),
@@ -11,6 +14,7 @@ export const PluginSummary = v.strictObject({
   estimated_latency: v.picklist(["fast", "medium", "slow"]),
   status: v.string(),
   health: v.picklist(["healthy", "degraded", "unhealthy", "unknown"]),
+  circuit: Circuit,
   subscribed: v.boolean(),
 });
 
@@ -28,7 +32,7 @@ export const PluginDetail = v.strictObject({
   envelope_version: v.string(),
 });
 
-export function pluginSummary(entry: CatalogueEntry, isSubscribed: boolean): v.InferOutput<typeof PluginSummary> {
+export function pluginSummary(entry: CatalogueEntry, isSubscribed: boolean, circuit: v.InferOutput<typeof Circuit>): v.InferOutput<typeof PluginSummary> {
   const { manifest } = entry;
   return {
     name: entry.name,
@@ -39,14 +43,15 @@ export function pluginSummary(entry: CatalogueEntry, isSubscribed: boolean): v.I
     estimated_latency: manifest.estimated_latency,
     status: entry.status,
     health: entry.health.status,
+    circuit,
     subscribed: isSubscribed,
   };
 }
 
-export function pluginDetail(entry: CatalogueEntry, isSubscribed: boolean): v.InferOutput<typeof PluginDetail> {
+export function pluginDetail(entry: CatalogueEntry, isSubscribed: boolean, circuit: v.InferOutput<typeof Circuit>): v.InferOutput<typeof PluginDetail> {
   const { manifest } = entry;
   return {
-    ...pluginSummary(entry, isSubscribed),
+    ...pluginSummary(entry, isSubscribed, circuit),
     required_scopes: manifest.required_scopes,
     required_secret_names: manifest.required_secret_names,
     egress_hosts: manifest.egress_hosts,

@@ -122,8 +122,16 @@ export async function deregisterPlugin(db: PlatformDb, name: string, version: st
   });
 }
 
+interface HealthReported {
+  generation: string | null;
+  /** Versions that were unhealthy so often in a row that nothing more should be sent to them. */
+  unhealthy: string[];
+}
+
+const UNHEALTHY_TO_TRIP = 3;
+
 /** Stores what a plugin or the probe says of its health. The catalogue changes only when the status does. Null: no such plugin. */
-export async function reportHealth(db: PlatformDb, name: string, version: string | null, health: Health): Promise<{ generation: string | null } | null> {
+export async function reportHealth(db: PlatformDb, name: string, version: string | null, health: Health): Promise<HealthReported | null> {
   return db.platform(async (tx) => {
     const rows = await tx
       .selectFrom("plugin_versions as pv")
@@ -135,7 +143,7 @@ export async function reportHealth(db: PlatformDb, name: string, version: string
       .execute();
     const affected = rows.filter((row) => version === null || row.version === version);
     if (affected.length === 0) return null;
-    await tx
+    const updated = await tx
       .updateTable("plugin_versions")
       .set({
         health: sql`${JSON.stringify(health)}::jsonb`,
@@ -147,8 +155,10 @@ export async function reportHealth(db: PlatformDb, name: string, version: string
         "in",
         affected.map((row) => row.id),
       )
+      .returning(["version", "consecutive_unhealthy"])
       .execute();
-    return { generation: affected.some((row) => row.was !== health.status) ? await nextGeneration(tx) : null };
+    const unhealthy = updated.filter((row) => row.consecutive_unhealthy >= UNHEALTHY_TO_TRIP).map((row) => row.version);
+    return { unhealthy, generation: affected.some((row) => row.was !== health.status) ? await nextGeneration(tx) : null };
   });
 }
 

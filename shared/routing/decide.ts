@@ -69,10 +69,12 @@ export function decide(scores: CommandScores, thresholds: RoutingThresholds): De
 
 /** Shared with the keyword fallback: the same two lines through the same probabilities. */
 export function judge(candidates: readonly Candidate[], lines: DecisionLines, method: RoutingMethod): Decision {
-  const [best] = candidates;
+  const [best, second] = candidates;
   const considered = candidates.slice(0, CONSIDERED);
   if (best === undefined || best.probability < lines.confidenceMin) return { kind: "none", method, candidates: considered };
-  if (best.probability >= lines.chainThreshold) return { kind: "direct", method, plugin: best.plugin, confidence: best.probability, candidates: considered };
+  // Several above the line are near to each other too, however sure each would be by itself.
+  const isAlone = second === undefined || second.probability < lines.chainThreshold;
+  if (best.probability >= lines.chainThreshold && isAlone) return { kind: "direct", method, plugin: best.plugin, confidence: best.probability, candidates: considered };
   return { kind: "unsure", method, candidates: considered };
 }
 

@@ -1,4 +1,5 @@
 /** Artifacts in any S3-compatible store. Only puts, gets, deletes and presigned links: what every such server does alike. */
+import { createHash } from "node:crypto";
 import { CreateBucketCommand, DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { getSignedUrl } from "@aws-sdk/s3-request-presigner";
 
@@ -6,9 +7,10 @@ export const PRESIGNED_LINK_SEC = 300;
 const REQUEST_TIMEOUT_MS = 20_000;
 
 export interface ObjectStore {
-  put(key: string, body: Uint8Array, mediaType: string): Promise<void>;
+  /** Throws also when the store says that it holds other bytes than were sent. */
+  put(key: string, body: Uint8Array, mediaType: string, signal?: AbortSignal): Promise<void>;
   /** Null when there is no such object. */
-  get(key: string): Promise<Uint8Array | null>;
+  get(key: string, signal?: AbortSignal): Promise<Uint8Array | null>;
   delete(key: string): Promise<void>;
   /** A link that serves the object as a download under this name for five minutes. */
   link(key: string, downloadName: string, mediaType: string): Promise<string>;
@@ -38,19 +40,28 @@ export function openObjectStore(options: ObjectStoreOptions): ObjectStore {
   const s3 = client(options.endpoint);
   const signer = options.publicEndpoint ? client(options.publicEndpoint) : s3;
 
+  async function get(key: string, signal?: AbortSignal): Promise<Uint8Array | null> {
+    try {
+      const answer = await s3.send(new GetObjectCommand({ Bucket: bucket, Key: key }), { abortSignal: signal });
+      return (await answer.Body?.transformToByteArray()) ?? new Uint8Array();
+    } catch (error) {
+      if (error instanceof Error && (error.name === "NoSuchKey" || error.name === "NotFound")) return null;
+      throw error;
+    }
+  }
+
   return {
-    async put(key, body, mediaType) {
-      await s3.send(new PutObjectCommand({ Bucket: bucket, Key: key, Body: body, ContentType: mediaType, ContentLength: body.byteLength }));
-    },
-    async get(key) {
-      try {
-        const answer = await s3.send(new GetObjectCommand({ Bucket: bucket, Key: key }));
-        return (await answer.Body?.transformToByteArray()) ?? new Uint8Array();
-      } catch (error) {
-        if (error instanceof Error && (error.name === "NoSuchKey" || error.name === "NotFound")) return null;
-        throw error;
+    async put(key, body, mediaType, signal) {
+      const answer = await s3.send(new PutObjectCommand({ Bucket: bucket, Key: key, Body: body, ContentType: mediaType, ContentLength: body.byteLength }), {
+        abortSignal: signal,
+      });
+      const etag = answer.ETag?.replaceAll('"', "") ?? "";
+      // Many stores name an object by its MD5; where the name is another, only the bytes themselves say whether they are right.
+      if (etag !== createHash("md5").update(body).digest("hex") && !Buffer.from(body).equals((await get(key, signal)) ?? Buffer.alloc(0))) {
+        throw new Error("the object store holds other bytes than were sent");
       }
     },
+    get,
     async delete(key) {
       await s3.send(new DeleteObjectCommand({ Bucket: bucket, Key: key }));
     },

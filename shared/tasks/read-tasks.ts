@@ -68,12 +68,18 @@ export async function readTaskEvents(db: TenantDb, tenantId: TenantId, id: TaskI
   });
 }
 
-/** Of several steps that stored one under this name, the first one's, unless `step` is given. */
+/** Of several steps that stored one under this name, the first one's, unless `step` is given. `waiting_bytes`: the file itself, while the object store has not taken it yet. */
 export async function findArtifact(db: TenantDb, tenantId: TenantId, taskId: TaskId, name: string, step?: string) {
   const row = await db.tenant(tenantId, (tx) => {
-    let query = tx.selectFrom("artifacts").select(["storage_key", "name", "media_type"]).where("tenant_id", "=", tenantId).where("task_id", "=", taskId).where("name", "=", name);
-    if (step !== undefined) query = query.where("step", "=", step);
-    return query.orderBy("created_at").orderBy("id").limit(1).executeTakeFirst();
+    let query = tx
+      .selectFrom("artifacts as a")
+      .leftJoin("artifact_uploads as u", "u.artifact_id", "a.id")
+      .select(["a.storage_key", "a.name", "a.media_type", "a.sha256", "u.bytes as waiting_bytes"])
+      .where("a.tenant_id", "=", tenantId)
+      .where("a.task_id", "=", taskId)
+      .where("a.name", "=", name);
+    if (step !== undefined) query = query.where("a.step", "=", step);
+    return query.orderBy("a.created_at").orderBy("a.id").limit(1).executeTakeFirst();
   });
   return row ?? null;
 }

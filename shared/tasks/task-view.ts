@@ -30,6 +30,8 @@ export const StoredResult = v.object({
   confidence: v.number(),
   next_steps: v.array(v.string()),
   warnings: v.array(v.object({ ...Warning.entries, ...ofStep })),
+  /** The plugin speaks an older envelope than the platform. */
+  deprecation_warning: v.optional(v.nullable(v.string())),
   execution_meta: v.object({
     latency_seconds: v.number(),
     agents_invoked: v.number(),
@@ -39,7 +41,13 @@ export const StoredResult = v.object({
 });
 export type StoredResult = v.InferOutput<typeof StoredResult>;
 
-export const StoredError = v.object({ code: v.string(), message: v.string(), cause: v.picklist(["caller", "plugin", "upstream", "platform"]) });
+export const StoredError = v.object({
+  code: v.string(),
+  message: v.string(),
+  cause: v.picklist(["caller", "plugin", "upstream", "platform"]),
+  /** When it may pass by itself: after how long another try makes sense. */
+  retry_after_seconds: v.optional(v.number()),
+});
 export type StoredError = v.InferOutput<typeof StoredError>;
 
 const Time = v.pipe(v.string(), v.isoTimestamp());
@@ -84,6 +92,7 @@ export const TaskView = v.strictObject({
   confidence: v.nullable(v.number()),
   next_steps: v.array(v.string()),
   warnings: v.array(v.strictObject({ ...Warning.entries, ...ofStep })),
+  deprecation_warning: v.nullable(v.string()),
   error: v.nullable(StoredError),
   execution_meta: v.nullable(
     v.strictObject({
@@ -166,6 +175,7 @@ export function taskView(row: FullTaskRow): v.InferOutput<typeof TaskView> {
     confidence: result?.confidence ?? null,
     next_steps: result?.next_steps ?? [],
     warnings: [...(row.routing_method === "keyword" ? [ROUTED_BY_KEYWORD] : []), ...(result?.warnings ?? [])],
+    deprecation_warning: result?.deprecation_warning ?? null,
     error: row.error,
     execution_meta: isTerminal(row.status)
       ? {

@@ -19,10 +19,15 @@ export interface Telemetry {
   documentPutOff(document: { documentId: string; tenantId: string; attempt: number; isFinal: boolean; error: unknown }): void;
   /** A part that the work can do without did not answer. */
   degraded(part: string, error: unknown): void;
+  circuitSeen(circuit: { plugin: string; version: string; state: "closed" | "half_open" | "open" }): void;
+  /** The object store took a file that it had not taken when it was made. */
+  artifactUploaded(attempt: number): void;
   wakeRang(count: number): void;
   questionsEnded(count: number): void;
   probeFound(plugin: string, status: string): void;
 }
+
+const CIRCUIT_LEVEL = { closed: 0, half_open: 1, open: 2 } as const;
 
 export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
   const ids = (task: { taskId: string; tenantId: string; plugin: string }) => ({ task_id: publicId("task", task.taskId), tenant_id: task.tenantId, plugin_name: task.plugin });
@@ -85,6 +90,8 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
         error: document.error,
       }),
     degraded: (part, error) => log("warn", "working without a part", { reason: part, error }),
+    circuitSeen: ({ plugin, version, state }) => metrics.circuitState.set({ plugin, version }, CIRCUIT_LEVEL[state]),
+    artifactUploaded: (attempt) => log("info", "waiting artifact uploaded", { attempt }),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
     questionsEnded: (count) => count > 0 && log("info", "questions ended without an answer", { count }),
     probeFound: (plugin, status) => log(status === "healthy" ? "debug" : "warn", "plugin probed", { plugin_name: plugin, status }),

@@ -49,6 +49,12 @@ export function openMetrics() {
       registers,
     }),
     tokenUsage: new Counter({ name: "aau_plugin_token_usage_total", help: "Tokens that providers counted", labelNames: ["plugin", "model"], registers }),
+    circuitState: new Gauge({
+      name: "aau_circuit_breaker_state",
+      help: "Circuit of a plugin's version as this instance last saw it: 0 closed, 1 half-open, 2 open",
+      labelNames: ["plugin", "version"],
+      registers,
+    }),
     summaries: new Counter({ name: "aau_history_summaries_total", help: "Summaries of conversations by outcome", labelNames: ["outcome"], registers }),
     summaryTokens: new Counter({ name: "aau_history_summary_tokens_total", help: "Tokens of summaries; the platform pays for them", labelNames: ["model"], registers }),
     budgetExceeded: new Counter({ name: "aau_plugin_budget_exceeded_total", help: "Executions over their token budget", labelNames: ["plugin"], registers }),

@@ -26,6 +26,7 @@ function goodRecords(): Records {
     cost: 100,
     ceiling: 900,
     provider_request_id: request,
+    is_estimated: false,
   });
   const asked = (n: number, request: string) => ({
     call: n,
@@ -38,7 +39,7 @@ function goodRecords(): Records {
   });
   return {
     journal: [
-      { at: 1, op: "submit", marker: "job-1", outcome: "invoke" },
+      { at: 1, op: "submit", marker: "job-1", outcome: "invoke", deserves: { status: ["success"] } },
       { at: 2, op: "submit", marker: "job-1", outcome: "ok", status: 202, task_id: told, seen: "queued" },
       { at: 3, op: "read", marker: "job-1", outcome: "ok", status: 200, task_id: told, seen: "success" },
       { at: 1, op: "submit", marker: "job-refused", outcome: "invoke" },
@@ -61,6 +62,9 @@ function goodRecords(): Records {
         cost: 200,
         result: "answer 1 to question 1\nanswer 2 to question 2",
         error_code: null,
+        error_cause: null,
+        routing_method: "explicit",
+        warnings: [],
       },
     ],
     steps: [{ task_id: TASK, step: "main", attempt: 1, status: "success" }],
@@ -75,6 +79,9 @@ function goodRecords(): Records {
     artifacts: [{ task_id: TASK, name: "a.txt", storage_key: "k/a.txt", size_bytes: 7 }],
     ledger: [asked(1, "req_1"), asked(2, "req_2")],
     objects: new Map([["k/a.txt", 7]]),
+    effects: [{ key: TASK, marker: "job-1" }],
+    pace: { beforeMs: 300, afterMs: 310, recoveredAfterSec: 1 },
+    levels: [{ what: "sessions", before: 20, after: 18, limit: 20 }],
   };
 }
 

@@ -99,6 +99,9 @@ describe.each(byName(EVENTS))("%s", (_, fn) => {
     const data = JSON.stringify(Object.fromEntries(Object.entries(subject ?? {}).map(([name, id]) => [name, randomIdLike(String(id).split("_")[0] ?? "")])));
     await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
       expect((await deliver(fn.name, attributes(fn.event), data)).status).toBe(204);
+      // The same as one JSON object, which CloudEvents allows as well.
+      const whole = { specversion: "1.0", id: newId("call"), source: "/test", type: fn.event, datacontenttype: "application/json", data: JSON.parse(data) };
+      expect((await deliver(fn.name, { "content-type": "application/cloudevents+json" }, JSON.stringify(whole))).status).toBe(204);
     });
   });
 });

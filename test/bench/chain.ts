@@ -61,7 +61,8 @@ export const chain: Part = {
       { name: "202, then long poll", job: { url: submit.url, expect: { status: 202 }, untilDone: { by: "poll", url: poll.url } }, headers: {}, rows: "tasks", processes: ours },
     ];
     const lost: string[] = [];
-    const spent = new Map<Contender, string>();
+    /** Processor time of each part, in µs a task, one entry a round. */
+    const spent = new Map<Contender, Map<string, number[]>>(contenders.map((contender) => [contender, new Map()]));
     const reports = new Map<Contender, LoadReport[]>(contenders.map((contender) => [contender, []]));
 
     async function round(contender: Contender, count: number): Promise<LoadReport> {
@@ -69,11 +70,11 @@ export const chain: Part = {
       const meters = await Promise.all([stage.meter([]), ...contender.processes.map((process) => stage.meter([process]))]);
       const report = await jobOf(stage, contender, count);
       const [servers, ...own] = await Promise.all(meters.map((read) => read()));
-      const each = (ms: number) => whole((ms * 1000) / count);
-      spent.set(
-        contender,
-        `${contender.name}: ${contender.processes.map((process, i) => `${process.name} ${each(own[i]?.processes ?? 0)}`).join(", ")}, postgres ${each(servers?.postgres ?? 0)}, redis ${each(servers?.redis ?? 0)}`,
-      );
+      const parts: [string, number][] = contender.processes.map((process, i) => [process.name, own[i]?.processes ?? 0]);
+      parts.push(["postgres", servers?.postgres ?? 0], ["redis", servers?.redis ?? 0]);
+      parts.push(["in all", parts.reduce((sum, [, ms]) => sum + ms, 0)]);
+      const kept = spent.get(contender);
+      for (const [part, ms] of parts) kept?.set(part, [...(kept.get(part) ?? []), (ms * 1000) / count]);
       if (badOf(report) > 0) lost.push(`${contender.name}: ${describeBad(report)}`);
       const { rows } = await stage.db.query(`SELECT count(*)::int AS count FROM ${contender.rows} WHERE status = 'success'`);
       if (report.good !== count || rows[0].count !== count)
@@ -105,7 +106,9 @@ export const chain: Part = {
     });
     print(table(["", "median", "of floor", "submit p50", "p99", "done p50", "p99", "results"], rows));
     print(`  target: 600 tasks/s where the floor chain does 620. Memory at most: ${ours.map((p) => `${p.name} ${whole(p.peakKib() / 1024)}`).join(", ")} MiB.`);
-    for (const text of spent.values()) print(`  processor time a task in µs, last round; ${text}`);
+    // The first round warmed up.
+    const used = (contender: Contender) => [...(spent.get(contender) ?? [])].map(([part, each]) => `${part} ${whole(median(each.slice(1)))}`).join(", ");
+    for (const contender of contenders) print(`  processor time a task in µs, median; ${contender.name}: ${used(contender)}`);
     for (const process of [...floor, ...ours].reverse()) await process.stop();
     return lost;
   },

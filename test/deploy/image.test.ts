@@ -9,7 +9,7 @@ import * as v from "valibot";
 import { describe, expect, it } from "vitest";
 import { parse } from "yaml";
 import { findTargets } from "../../scripts/build/targets.ts";
-import { ROOT } from "../../scripts/functions.ts";
+import { findFunctions, ROOT } from "../../scripts/functions.ts";
 import { VARIABLE_NAMES } from "../../scripts/gen/environment.ts";
 
 const Text = v.string();
@@ -30,6 +30,7 @@ const Compose = v.object({ services: v.record(Text, Service), volumes: v.record(
 const text = (path: string) => readFile(join(ROOT, path), "utf8");
 const composeDocument = async (): Promise<unknown> => parse(await text("docker-compose.yml"), { merge: true });
 const compose = async () => v.parse(Compose, await composeDocument());
+const plugins = (await findFunctions({ kinds: ["plugin"] })).map(({ name }) => name);
 const isOurs = ({ image }: v.InferOutput<typeof Service>) => image === "aau:local";
 
 describe("the image", () => {
@@ -73,9 +74,7 @@ describe("the local stack", () => {
 
   it("holds every part of the platform", async () => {
     const { services } = await compose();
-    expect(Object.keys(services)).toEqual(
-      expect.arrayContaining(["platform", "bridge", "code-review", "migrate", "postgres", "redis", "s3", "zot", "prometheus", "grafana", "loki"]),
-    );
+    expect(Object.keys(services)).toEqual(expect.arrayContaining(["platform", "bridge", ...plugins, "migrate", "postgres", "redis", "s3", "zot", "prometheus", "grafana", "loki"]));
   });
 
   it("listens on the loopback interface only", async () => {
@@ -102,8 +101,14 @@ describe("the local stack", () => {
     }
   });
 
-  it("gives the plugin nothing but the platform's address", async () => {
-    expect(Object.keys((await compose()).services["code-review"]?.environment ?? {})).toEqual(["LLM_GATEWAY_URL", "SCOPE_GATEWAY_URL"]);
+  it("gives a plugin nothing but the platform's address, publishes it, and watches it", async () => {
+    const { services } = await compose();
+    const prometheus = await text("knative/local/prometheus.yml");
+    for (const plugin of plugins) {
+      expect(Object.keys(services[plugin]?.environment ?? {})).toEqual(["LLM_GATEWAY_URL", "SCOPE_GATEWAY_URL"]);
+      expect(JSON.stringify(services.setup)).toContain(`http://${plugin}:8080`);
+      expect(prometheus).toContain(`${plugin}:8080`);
+    }
   });
 
   it("waits for health, not for a start, wherever a service can tell", async () => {

@@ -66,6 +66,9 @@ describe("npm run up", () => {
     expect(up.output()).toContain("code-review");
     expect(up.output()).toMatch(/✓ security/);
     expect(up.output()).toContain("ANTHROPIC_API_KEY");
+    expect(up.output()).toContain("→ code-review → ticket-processor");
+    expect(up.output()).toMatch(/✓ \S+ security[\s\S]*✓ \S+ file_tickets/);
+    expect(up.output()).toContain("## Tickets: 16 created");
     expect((await stat(join(home, "keys.json"))).mode & 0o777).toBe(0o600);
     expect(JSON.parse(await readFile(join(home, "keys.json"), "utf8"))).toMatchObject({
       "test-tenant-1": {
@@ -86,7 +89,8 @@ describe("npm run up", () => {
     expect(await readFile(join(home, "keys.json"), "utf8")).toBe(before);
     const key: string = JSON.parse(before)["test-tenant-1"].admin_key;
     const answer = await fetch(`http://127.0.0.1:${up.port}/v1/tasks`, { headers: { authorization: `Bearer ${key}` } });
-    expect(((await answer.json()) as { tasks: unknown[] }).tasks).toHaveLength(2);
+    expect(((await answer.json()) as { tasks: unknown[] }).tasks).toHaveLength(4);
+    expect(up.output()).toContain("## Tickets: 16 there already");
     expect((await fetch(`http://127.0.0.1:${up.port}/internal/registry/register`, { method: "POST" })).status).toBe(404);
     up.child.kill("SIGINT");
     expect(await up.exited).toBe(0);

@@ -32,6 +32,7 @@ describe("the result of several steps", () => {
     const { status, result, error } = merge([a, b, c], steps);
     expect([status, error]).toEqual(["success", null]);
     expect(result).toEqual({
+      deprecation_warning: null,
       result: "## a (plugin-a)\n\ntext\n\n## b (plugin-b)\n\nmore\n\n## c (plugin-c)\n\ntext",
       data: {
         steps: {

@@ -14,6 +14,10 @@ export const INVARIANTS = {
   I6: "real is known: every call in the ledger is settled, or listed and billed to nobody",
   I7: "no double bill: one usage row per step, one answer per question, sums agree",
   I8: "reservations return: nothing is reserved at rest, and no quota is exceeded",
+  I10: "side effects: what a plugin did outside reached the tool, under one key per task",
+  I13: "liveness: after the faults, tasks are as fast as before, and nobody restarted anything by hand",
+  I14: "no leak: sockets, sessions, streams and pending entries are back where they were",
+  D: "deserved: every task ended in the state that its fault deserves",
 } as const;
 export type Invariant = keyof typeof INVARIANTS;
 
@@ -28,6 +32,8 @@ export interface AuditOptions {
   leaseMs: number;
 }
 
+/** The plugin of the runs; only it uses the tool. */
+const PROBE = "fault-probe";
 const TERMINAL = new Set(["success", "partial", "failed", "cancelled"]);
 const SUCCEEDED = new Set(["success", "partial"]);
 
@@ -42,6 +48,10 @@ export function audit(records: Records, { leaseMs }: AuditOptions): Finding[] {
   realIsKnown(book, records, view);
   noDoubleBill(book, records, view);
   reservationsReturn(book, records);
+  sideEffects(book, records, view);
+  liveness(book, records);
+  noLeak(book, records);
+  deserved(book, records, view);
   return book.findings();
 }
 
@@ -205,11 +215,14 @@ function billedIsReal(book: Book, { usage, calls }: Records, { task, ledger, cal
   for (const call of calls) {
     if (call.state !== "done") continue;
     const real = ledger.get(call.provider_request_id ?? "");
+    // A provider that counts nothing leaves an estimate, which has to say that it is one.
+    const isUncounted = real?.usage === null && call.is_estimated;
     const isSame =
-      real?.usage?.input_tokens === call.input_tokens &&
-      real.usage.output_tokens === call.output_tokens &&
-      real.usage.cache_creation_input_tokens === call.cache_write_tokens &&
-      real.usage.cache_read_input_tokens === call.cache_read_tokens;
+      isUncounted ||
+      (real?.usage?.input_tokens === call.input_tokens &&
+        real.usage.output_tokens === call.output_tokens &&
+        real.usage.cache_creation_input_tokens === call.cache_write_tokens &&
+        real.usage.cache_read_input_tokens === call.cache_read_tokens);
     book.check(
       "I5",
       real?.completed === true && isSame,
@@ -286,4 +299,46 @@ function reservationsReturn(book: Book, { periods, tasks }: Records): void {
     book.check("I8", isWithin, () => `${period.tenant_id} ${period.month}: ${period.used} used of ${period.quota_limit}`);
   }
   for (const row of tasks) book.check("I8", !TERMINAL.has(row.status) || !row.holds_reservation, () => `${name(row)} has ended and holds a reservation`);
+}
+
+function sideEffects(book: Book, { effects, tasks }: Records, { byMarker }: View): void {
+  const keys = groupBy(effects, ({ marker }) => marker);
+  for (const [marker, reached] of keys) {
+    const distinct = new Set(reached.map(({ key }) => key));
+    book.check("I10", distinct.size === 1, () => `${marker} reached the tool under ${distinct.size} keys: ${[...distinct].join(", ")}`);
+    book.check("I10", byMarker.has(marker), () => `the tool was reached for ${marker}, which has no task`);
+  }
+  for (const row of tasks) {
+    if (row.plugin_name !== PROBE || !SUCCEEDED.has(row.status)) continue;
+    book.check("I10", keys.has(row.marker ?? ""), () => `${name(row)} has succeeded, and the tool was never reached`);
+  }
+}
+
+function liveness(book: Book, { pace }: Records): void {
+  if (!pace) return;
+  book.check(
+    "I13",
+    pace.recoveredAfterSec !== null,
+    () => `the slowest tasks (95th percentile) took ${Math.round(pace.beforeMs)} ms before the faults and ${Math.round(pace.afterMs)} ms a minute after the last of them`,
+  );
+}
+
+function noLeak(book: Book, { levels }: Records): void {
+  for (const { what, before, after, limit } of levels) book.check("I14", after <= limit, () => `${what}: ${before} before the faults, ${after} after, allowed are ${limit}`);
+}
+
+function deserved(book: Book, { journal }: Records, { byMarker }: View): void {
+  for (const { marker, deserves, outcome } of journal) {
+    if (deserves === undefined || outcome !== "invoke") continue;
+    for (const row of byMarker.get(marker) ?? []) {
+      const isSo =
+        deserves.status.includes(row.status) &&
+        (deserves.code === undefined || row.error_code === null || deserves.code.includes(row.error_code)) &&
+        (deserves.cause === undefined || row.error_cause === null || deserves.cause.includes(row.error_cause)) &&
+        (deserves.method === undefined || deserves.method.includes(row.routing_method)) &&
+        (deserves.warning === undefined || row.warnings.includes(deserves.warning));
+      const is = [row.error_code, row.error_cause, row.routing_method, ...row.warnings].filter(Boolean).join(", ");
+      book.check("D", isSo, () => `${name(row)} (${is}) deserves ${JSON.stringify(deserves)}`);
+    }
+  }
 }

@@ -78,7 +78,8 @@ async function inject({ platform, say }: RoundTools, random: Random): Promise<vo
     }
     case "redis flush":
       say("FLUSHALL");
-      return platform.redis.flush().catch(() => {});
+      await platform.redis.flush().catch(() => {});
+      return;
     case "zombie": {
       const victim = platform.processes[random.pick(["task-execute-1", "task-execute-2"] as const)];
       const stopMs = LEASE_MS + random.between(500, 3_000);

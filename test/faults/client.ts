@@ -4,7 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import * as v from "valibot";
 import plugin from "./plugin.ts";
 import type { Random } from "./random.ts";
-import type { JournalEntry } from "./records.ts";
+import type { Deserved, JournalEntry } from "./records.ts";
 
 export interface Job {
   marker: string;
@@ -17,6 +17,12 @@ export interface Job {
   deadlineMs: number;
   /** A submit that has to be refused. */
   refusal?: "unknown plugin" | "empty command";
+  /** What the plugin and the provider are asked to do: directives in square brackets. */
+  directives?: string;
+  /** Another plugin than the probe; null leaves the choice to the router. */
+  plugin?: string | null;
+  /** How it has to end; the auditor looks. */
+  deserves?: Deserved;
 }
 
 export interface Client {
@@ -26,6 +32,8 @@ export interface Client {
   giveUp(): void;
 }
 
+/** What the probe says that it can do, so that a router finds it. */
+const COMMAND = plugin.manifest.capabilities[0] ?? "go";
 const REQUEST_TIMEOUT_MS = 20_000;
 const TERMINAL = new Set(["success", "partial", "failed", "cancelled"]);
 const Answer = v.object({ task_id: v.string(), status: v.string() });
@@ -55,7 +63,7 @@ export function openClient({ url, journalFile, random }: { url: string; journalF
   /** Asks until the answer is one. Null: refused, or given up. */
   async function insist(job: Job, op: "submit" | "cancel", method: string, path: string, body?: string): Promise<string | null> {
     while (!over.signal.aborted) {
-      note({ op, marker: job.marker, outcome: "invoke" });
+      note({ op, marker: job.marker, outcome: "invoke", deserves: job.deserves });
       const result = await call(job, method, path, body);
       const answer = result.outcome === "ok" ? result.body : null;
       note({ op, marker: job.marker, outcome: result.outcome, status: result.status, task_id: answer?.task_id, seen: answer?.status });
@@ -83,8 +91,8 @@ export function openClient({ url, journalFile, random }: { url: string; journalF
     giveUp: () => over.abort(),
     async run(job) {
       const body = JSON.stringify({
-        command: job.refusal === "empty command" ? " " : `[mark ${job.marker}]${job.slowMs ? ` [slow ${job.slowMs}]` : ""} go`,
-        plugin: job.refusal === "unknown plugin" ? "nobody-knows-this" : plugin.name,
+        command: job.refusal === "empty command" ? " " : `[mark ${job.marker}]${job.slowMs ? ` [slow ${job.slowMs}]` : ""}${job.directives ? ` ${job.directives}` : ""} ${COMMAND}`,
+        plugin: job.refusal === "unknown plugin" ? "nobody-knows-this" : job.plugin === null ? undefined : (job.plugin ?? plugin.name),
         deadline: new Date(Date.now() + job.deadlineMs).toISOString(),
       });
       const submits = Array.from({ length: job.isTwin ? 2 : 1 }, () => insist(job, "submit", "POST", "/v1/tasks", body));

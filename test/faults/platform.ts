@@ -7,6 +7,7 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startFauxqs } from "fauxqs";
+import { Redis } from "ioredis";
 import pg from "pg";
 import { bundle } from "../../scripts/build/bundle.ts";
 import type { Target } from "../../scripts/build/targets.ts";
@@ -23,10 +24,13 @@ import { openObjectStore } from "../../shared/storage/object-store.ts";
 import { startPostgres } from "../support/postgres.ts";
 import { type Break, breakDatabase } from "./breaks.ts";
 import { type Front, startFront } from "./front.ts";
+import { type Embeddings, startEmbeddings, startTool } from "./outside.ts";
 import plugin from "./plugin.ts";
 import { type PostgresProxy, startPostgresProxy } from "./postgres-proxy.ts";
 import type { Sources } from "./records.ts";
+import { type StoreDoor, startStoreDoor } from "./store-door.ts";
 import { Supervised } from "./supervisor.ts";
+import { startWire, type Wire } from "./wire.ts";
 
 export const LEASE_MS = 2_000;
 /** Executions that the second tenant may have: fewer than it will ask for. */
@@ -43,14 +47,20 @@ const BEHIND_PROXY = new Set<string>(["task-submit", "task-cancel", "task-execut
 export interface FaultPlatform {
   processes: Readonly<Record<ProcessName, Supervised>>;
   postgres: PostgresProxy;
+  /** PostgreSQL itself. */
+  database: { crash(downMs: number): Promise<void>; url: string };
   redis: RedisServer;
+  /** What stands before Redis, and before the object store. */
+  redisWire: Wire;
+  store: StoreDoor;
+  embeddings: Embeddings;
   /** The public API. */
   api: Front;
   /** Keys of a tenant without a quota, and of one with `QUOTA`. */
   keys: { unlimited: string; limited: string };
   sources: Sources;
   /** A superuser's connection, for looking. */
-  look: pg.Client;
+  look: pg.Pool;
   stop(): Promise<void>;
 }
 
@@ -80,8 +90,9 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
   databaseUrl.pathname = "/aau_faults";
   await migrate(databaseUrl.href);
   if (broken) await breakDatabase(databaseUrl.href, broken);
-  const look = new pg.Client({ connectionString: databaseUrl.href });
-  await look.connect();
+  const look = new pg.Pool({ connectionString: databaseUrl.href, max: 3 });
+  // A crash of the server is one of the faults; the next look opens another connection.
+  look.on("error", () => {});
   closers.push(() => look.end());
 
   const postgres = await startPostgresProxy({ host: "127.0.0.1", port: Number(databaseUrl.port) });
@@ -90,15 +101,28 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
   lossyUrl.port = String(postgres.port);
   const redis = await startRedisServer(folder);
   closers.push(() => redis.stop());
+  const redisWire = await startWire({ host: "127.0.0.1", port: Number(new URL(redis.url).port) });
+  const door = await startStoreDoor(`http://127.0.0.1:${s3.port}`);
+  closers.push(
+    () => redisWire.close(),
+    () => door.close(),
+  );
 
   const sources: Sources = {
     journalFile: join(folder, "journal.jsonl"),
     databaseUrl: databaseUrl.href,
     ledgerFile: join(folder, "ledger.jsonl"),
     markersFile: join(folder, "markers.jsonl"),
+    effectsFile: join(folder, "effects.jsonl"),
     s3: { endpoint: `http://127.0.0.1:${s3.port}`, bucket: BUCKET },
   };
   const provider = await startProvider(sources, closers);
+  const tool = await startTool(sources.effectsFile);
+  const embeddings = await startEmbeddings();
+  closers.push(
+    () => tool.close(),
+    () => embeddings.close(),
+  );
   const store = openObjectStore({ endpoint: sources.s3.endpoint, bucket: BUCKET, region: "us-east-1", accessKeyId: "test", secretAccessKey: "test" });
   await store.ensureBucket();
   store.close();
@@ -119,13 +143,16 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
   const shared: Record<string, string> = {
     LOG_LEVEL: "warn",
     DATABASE_POOL: "5",
-    REDIS_URL: redis.url,
-    S3_ENDPOINT: sources.s3.endpoint,
+    REDIS_URL: `redis://127.0.0.1:${redisWire.port}`,
+    S3_ENDPOINT: door.url,
     S3_BUCKET: BUCKET,
     AWS_ACCESS_KEY_ID: "test",
     AWS_SECRET_ACCESS_KEY: "test",
     ANTHROPIC_API_KEY: "scripted",
     ANTHROPIC_BASE_URL: provider,
+    OPENAI_API_KEY: "scripted",
+    OPENAI_BASE_URL: embeddings.url,
+    TOOL_URL: tool.url,
     CAPABILITY_KEY: randomHex(),
     SECRETS_KEY: randomHex(),
     SERVICE_TOKEN: serviceToken,
@@ -150,7 +177,7 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
   for (let i = 0; i < PROCESSES.length; i += 2) await Promise.all(PROCESSES.slice(i, i + 2).map((name) => processes[name].start()));
   const ticking = startWakeTimer(processes.wake.port, serviceToken);
   closers.push(ticking);
-  return { processes, postgres, redis, api, keys, sources, look };
+  return { processes, postgres, database: { crash: (downMs) => server.crash(downMs), url: databaseUrl.href }, redis, redisWire, store: door, embeddings, api, keys, sources, look };
 }
 
 /** Where each bundle starts, by name. */
@@ -211,38 +238,41 @@ function startWakeTimer(port: number, serviceToken: string): () => void {
   return () => clearInterval(timer);
 }
 
-/** A Redis that forgets everything when it is killed. */
 export interface RedisServer {
+  /** Past every proxy, for looking. */
   url: string;
-  /** Loses all data and comes back after `downMs`. */
-  crash(downMs: number): Promise<void>;
-  flush(): Promise<void>;
+  /** SIGKILL; it comes back after `downMs`, without its data unless `keeps`: then with what an append-only file synced each second holds. */
+  crash(downMs: number, options?: { keeps: boolean }): Promise<void>;
+  flush(): Promise<unknown>;
   stop(): Promise<void>;
 }
 
 async function startRedisServer(folder: string): Promise<RedisServer> {
-  const { Redis } = await import("ioredis");
   const port = await freePort();
-  const open = () => startRedis(folder, { persist: false, port });
-  let server: LocalRedis = await open();
+  const open = (persist: boolean) => startRedis(join(folder, "redis"), { persist, port });
+  let server: LocalRedis = await open(false);
   return {
     url: server.url,
-    async crash(downMs) {
+    async crash(downMs, { keeps } = { keeps: false }) {
+      if (keeps) await ask(server.url, (redis) => redis.config("SET", "appendonly", "yes"));
       server.child.process.kill("SIGKILL");
       await server.child.exited;
       await new Promise((resolve) => setTimeout(resolve, downMs));
-      server = await open();
+      server = await open(keeps);
     },
-    async flush() {
-      const redis = new Redis(server.url, { lazyConnect: true, retryStrategy: () => null });
-      redis.on("error", () => {});
-      try {
-        await redis.connect();
-        await redis.flushall();
-      } finally {
-        redis.disconnect();
-      }
-    },
+    flush: () => ask(server.url, (redis) => redis.flushall()),
     stop: () => server.stop(),
   };
+}
+
+/** One command past every proxy. */
+export async function ask<T>(url: string, command: (redis: Redis) => Promise<T>): Promise<T> {
+  const redis = new Redis(url, { lazyConnect: true, retryStrategy: () => null });
+  redis.on("error", () => {});
+  try {
+    await redis.connect();
+    return await command(redis);
+  } finally {
+    redis.disconnect();
+  }
 }

@@ -6,7 +6,7 @@ import { definePlugin, node } from "../../shared/sdk/src/index.ts";
 
 const ARTIFACT = "answers.txt";
 
-const State = Annotation.Root({ command: Annotation<string>(), first: Annotation<string>(), second: Annotation<string>() });
+const State = Annotation.Root({ taskId: Annotation<string>(), command: Annotation<string>(), first: Annotation<string>(), second: Annotation<string>() });
 type State = typeof State.State;
 
 function textOf(content: readonly { type: string; text?: string }[]): string {
@@ -23,14 +23,25 @@ const askFirst = node(async ({ command }: State, ctx) => {
 
 const askSecond = node(async ({ command, first }: State, ctx) => {
   FAILPOINT: await failpoint("plugin.in_node");
+  if (command.includes("[exit]")) process.exit(0);
   const stream = ctx.anthropic.messages.stream({ model: ctx.model, max_tokens: 100, messages: [{ role: "user", content: `[question 2] ${command} after ${first}` }] });
   return { second: textOf((await stream.finalMessage()).content) };
 });
 
-/** `[slow 800]` in the command keeps the task running for so many milliseconds. */
-const store = node(async ({ command, first, second }: State, ctx) => {
+/** Something outside that cannot be taken back; the tool knows what it has done by the key. */
+async function useTool(key: string, command: string, signal: AbortSignal): Promise<void> {
+  const url = process.env.TOOL_URL;
+  if (!url) return;
+  const marker = /\[mark ([\w-]+)\]/.exec(command)?.[1] ?? "";
+  const answer = await fetch(url, { method: "POST", body: JSON.stringify({ key, marker }), signal });
+  await answer.arrayBuffer();
+}
+
+/** `[slow 800]` in the command keeps the task running for so many milliseconds; `[exit]` ends the process between two paid calls. */
+const store = node(async ({ taskId, command, first, second }: State, ctx) => {
   const slowMs = Number(/\[slow (\d+)\]/.exec(command)?.[1] ?? 0);
   if (slowMs > 0) await wait(slowMs, undefined, { signal: ctx.signal });
+  await useTool(taskId, command, ctx.signal);
   await ctx.artifacts.put({ name: ARTIFACT, mediaType: "text/plain", content: `${first}\n${second}\n` });
   return {};
 });
@@ -52,6 +63,6 @@ export default definePlugin({
     .addEdge("ask-first", "ask-second")
     .addEdge("ask-second", "store")
     .addEdge("store", END),
-  start: (input) => ({ command: input.task_description }),
+  start: (input) => ({ taskId: input.task_id, command: input.task_description }),
   finish: ({ first, second }: State) => ({ status: "success", result: `${first}\n${second}`, confidence: 1 }),
 });

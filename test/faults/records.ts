@@ -7,6 +7,17 @@ import { ListObjectsV2Command, S3Client } from "@aws-sdk/client-s3";
 import pg from "pg";
 import * as v from "valibot";
 
+/** How a task has to end, as whoever injected its fault sees it. */
+const Deserved = v.object({
+  status: v.array(v.string()),
+  /** Of the error; any when it is not given. */
+  code: v.optional(v.array(v.string())),
+  cause: v.optional(v.array(v.string())),
+  method: v.optional(v.array(v.string())),
+  warning: v.optional(v.string()),
+});
+export type Deserved = v.InferOutput<typeof Deserved>;
+
 const JournalEntry = v.object({
   at: v.number(),
   op: v.picklist(["submit", "cancel", "read"]),
@@ -16,6 +27,7 @@ const JournalEntry = v.object({
   outcome: v.picklist(["invoke", "ok", "fail", "info"]),
   status: v.optional(v.nullable(v.number())),
   task_id: v.optional(v.string()),
+  deserves: v.optional(Deserved),
   /** The task's status that the answer told. */
   seen: v.optional(v.string()),
 });
@@ -39,6 +51,9 @@ const Task = v.object({
   cost: count,
   result: v.nullable(v.string()),
   error_code: v.nullable(v.string()),
+  error_cause: v.nullable(v.string()),
+  routing_method: v.string(),
+  warnings: v.array(v.string()),
 });
 const Step = v.object({ task_id: v.string(), step: v.string(), attempt: v.number(), status: v.string() });
 const TaskEvent = v.object({ task_id: v.string(), seq: v.number(), type: v.string(), status: v.nullable(v.string()) });
@@ -58,6 +73,8 @@ const Call = v.object({
   cost: count,
   ceiling: count,
   provider_request_id: v.nullable(v.string()),
+  /** The provider counted nothing that can be read. */
+  is_estimated: v.boolean(),
 });
 const Usage = v.object({
   id: v.string(),
@@ -81,6 +98,8 @@ const Period = v.object({
   overage_enabled: v.nullable(v.boolean()),
 });
 const Artifact = v.object({ task_id: v.string(), name: v.string(), storage_key: v.string(), size_bytes: count });
+
+const Effect = v.object({ key: v.string(), marker: v.string() });
 
 const LedgerEntry = v.object({
   call: v.number(),
@@ -112,17 +131,40 @@ export interface Records {
   ledger: LedgerRecord[];
   /** Sizes in bytes by storage key. */
   objects: ReadonlyMap<string, number>;
+  /** What reached the tool outside. */
+  effects: v.InferOutput<typeof Effect>[];
+  /** Null when it was not measured. */
+  pace: Pace | null;
+  levels: Level[];
+}
+
+/** 95th percentile from submit to done. */
+export interface Pace {
+  beforeMs: number;
+  afterMs: number;
+  /** Null: it has not come back within the time that I13 gives. */
+  recoveredAfterSec: number | null;
+}
+
+/** Something that must not grow. */
+export interface Level {
+  what: string;
+  before: number;
+  after: number;
+  limit: number;
 }
 
 const QUERIES = {
   tasks: `SELECT id, tenant_id, plugin_name, environment, substring(input->>'command' FROM '\\[mark ([\\w-]+)\\]') AS marker, status, attempt,
-      reserved_period IS NOT NULL AS holds_reservation, deadline, created_at, completed_at, tokens_used, cost_micro_usd AS cost, result->>'result' AS result, error->>'code' AS error_code
+      reserved_period IS NOT NULL AS holds_reservation, deadline, created_at, completed_at, tokens_used, cost_micro_usd AS cost, result->>'result' AS result, error->>'code' AS error_code,
+      error->>'cause' AS error_cause, routing_method, ARRAY(SELECT w->>'code' FROM jsonb_array_elements(coalesce(result->'warnings', '[]')) w) AS warnings
     FROM tasks ORDER BY id`,
   steps: "SELECT task_id, step, attempt, status FROM task_steps",
   events: "SELECT task_id, seq, type, data->>'status' AS status FROM task_events ORDER BY task_id, seq",
   keys: "SELECT tenant_id, key, task_id FROM idempotency_keys",
   calls: `SELECT id, task_id, step, call_no, attempt, state, request_sha256 || '/' || occurrence AS question, input_tokens, output_tokens, cache_write_tokens, cache_read_tokens,
-      cost_micro_usd AS cost, ceiling_micro_usd AS ceiling, provider_request_id FROM llm_calls`,
+      cost_micro_usd AS cost, ceiling_micro_usd AS ceiling, provider_request_id,
+      coalesce((usage->>'estimated')::boolean, false) AS is_estimated FROM llm_calls`,
   usage: "SELECT id, task_id, step, attempt, billable, input_tokens, output_tokens, cache_tokens, cost_micro_usd AS cost FROM execution_events",
   periods: `SELECT u.tenant_id, u.plugin_name, u.environment, to_char(u.period_start, 'YYYY-MM') AS month, u.used, u.reserved, s.quota_limit, s.overage_enabled
     FROM usage_periods u LEFT JOIN plugins p ON p.name = u.plugin_name LEFT JOIN subscriptions s ON s.tenant_id = u.tenant_id AND s.plugin_id = p.id AND s.ended_at IS NULL`,
@@ -135,12 +177,20 @@ export interface Sources {
   ledgerFile: string;
   /** Which task asked which call, written by the provider's script. */
   markersFile: string;
+  /** What the tool outside was asked to do, a line each. */
+  effectsFile: string;
   s3: { endpoint: string; bucket: string };
 }
 
-export async function readRecords(sources: Sources): Promise<Records> {
+export async function readRecords(sources: Sources): Promise<Omit<Records, "pace" | "levels">> {
   const [database, objects] = await Promise.all([readDatabase(sources.databaseUrl), listObjects(sources.s3)]);
-  return { ...database, objects, journal: v.parse(v.array(JournalEntry), readLines(sources.journalFile)), ledger: readLedger(sources) };
+  return {
+    ...database,
+    objects,
+    journal: v.parse(v.array(JournalEntry), readLines(sources.journalFile)),
+    ledger: readLedger(sources),
+    effects: v.parse(v.array(Effect), readLines(sources.effectsFile)),
+  };
 }
 
 async function readDatabase(url: string) {

@@ -6,22 +6,25 @@ import { audit, type Finding, holds, INVARIANTS } from "./auditor.ts";
 import { BREAKS, type Break } from "./breaks.ts";
 import { runChaos } from "./chaos.ts";
 import { openClient } from "./client.ts";
+import { compareLevels, measurePace, readLevels, untilRecovered } from "./levels.ts";
 import { LEASE_MS, startFaultPlatform } from "./platform.ts";
 import { inRounds, POINTS, type Point } from "./points.ts";
 import { seeded } from "./random.ts";
 import { type Records, readRecords } from "./records.ts";
 import { PATIENCE_AFTER_DEADLINE_MS, type RoundTools, runRound, runZombie, untilAtRest } from "./rounds.ts";
+import { SCENARIOS } from "./scenarios/index.ts";
+import { toolsOf } from "./scenarios/scenario.ts";
 
 export interface FaultRun {
   seed: number;
   isShort: boolean;
   broken: Break | null;
-  /** Only points whose id or failpoint contains one of these; `chaos` and `zombie` are names too. */
+  /** Only points and scenarios whose id or failpoint contains one of these; `chaos` and `zombie` are names too. */
   only: readonly string[];
 }
 
-const FULL = { tasksPerPoint: 20, zombieTasks: 20, chaos: { tasks: 500, spreadMs: 120_000 } };
-const SHORT = { tasksPerPoint: 10, zombieTasks: 6, chaos: { tasks: 60, spreadMs: 14_000 } };
+const FULL = { tasksPerPoint: 20, zombieTasks: 20, chaos: { tasks: 500, spreadMs: 120_000 }, scenarioTasks: 1_000 };
+const SHORT = { tasksPerPoint: 10, zombieTasks: 6, chaos: { tasks: 60, spreadMs: 14_000 }, scenarioTasks: 200 };
 /** What shows the break, and nothing else. */
 const SHOWS: Record<Break, string> = { fence: "zombie", unique: "twins", replay: "x4" };
 
@@ -45,6 +48,12 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
     const client = openClient({ url: platform.api.url, journalFile: platform.sources.journalFile, random: clientRandom });
     const tools: RoundTools = { platform, client, random, say };
 
+    // Pools grow to what the scenarios need, so that growth after that is a leak.
+    await measurePace(client, platform, "warm", { tasks: 60, inFlight: 40 });
+    const beforeMs = await measurePace(client, platform, "pace-before");
+    await untilAtRest(tools);
+    const before = await readLevels(platform);
+
     const points = POINTS.filter((point) =>
       isWanted(point.id, point.fault.kind === "kill" ? point.fault.failpoint : point.fault.kind === "reply" ? point.fault.statement : point.fault.kind),
     );
@@ -63,10 +72,23 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
     if (isWanted("zombie")) await runZombie(tools, size.zombieTasks, "zombie");
     if (isWanted("chaos")) await runChaos({ ...tools, random: seeded(seed + 2) }, size.chaos);
     await Promise.all(open);
+    const scenarios = SCENARIOS.filter((scenario) => isWanted(scenario.id) && (!isShort || scenario.isShort || wanted.length > 0));
+    const share = size.scenarioTasks / SCENARIOS.reduce((sum, { weight = 1 }) => sum + weight, 0);
+    for (const scenario of broken ? [] : scenarios) {
+      say(`${scenario.id} ${scenario.title}`);
+      await scenario.run(toolsOf(tools, scenario), Math.ceil(share * (scenario.weight ?? 1)));
+      await untilAtRest(tools);
+    }
     await untilAtRest(tools);
+    const pace = broken ? null : await untilRecovered(client, platform, beforeMs);
+    if (pace)
+      say(
+        `95th percentile from submit to done: ${Math.round(pace.beforeMs)} ms before, ${Math.round(pace.afterMs)} ms ${pace.recoveredAfterSec?.toFixed(1) ?? "over 60"} s after the last fault`,
+      );
+    const levels = broken ? [] : await compareLevels(platform, before);
     client.giveUp();
 
-    const records = await readRecords(platform.sources);
+    const records: Records = { ...(await readRecords(platform.sources)), pace, levels };
     const findings = audit(records, { leaseMs: PATIENCE_AFTER_DEADLINE_MS / 2 });
     isGood = holds(findings);
     say("at rest; what the auditor finds:");

@@ -36,6 +36,10 @@ export class Supervised {
     this.logFile = join(logFolder, `${spec.name}.log`);
   }
 
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
   get isUp(): boolean {
     return this.#isReady && !this.isStopped;
   }
@@ -100,6 +104,12 @@ export class Supervised {
   kill(): void {
     this.#isReady = false;
     this.#child?.kill("SIGKILL");
+  }
+
+  /** SIGTERM, as a cluster that moves a pod; the supervisor starts another when it has gone. */
+  terminate(): void {
+    this.#isReady = false;
+    this.#child?.kill("SIGTERM");
   }
 
   suspend(): void {

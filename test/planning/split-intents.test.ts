@@ -1,5 +1,6 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { splitIntents } from "../../shared/planning/split-intents.ts";
+import { MAX_INTENTS, splitIntents } from "../../shared/planning/split-intents.ts";
 
 /** Parts, and what each needs; a command without them must stay whole. */
 const TABLE: readonly (readonly [command: string, ...parts: (string | readonly [string, ...number[]])[]])[] = [
@@ -26,6 +27,9 @@ const TABLE: readonly (readonly [command: string, ...parts: (string | readonly [
   ["Review the change that broke login and create a ticket for each issue", "Review the change that broke login", ["create a ticket for each issue", 0]],
   ["Triage the new tickets, draft a reply to the customer for the worst one", "Triage the new tickets", ["draft a reply to the customer for the worst one", 0]],
   ["Plot the churn by month and explain it to the customer in an email", "Plot the churn by month", ["explain it to the customer in an email", 0]],
+  ["Hi team, review this change and create a ticket for each issue", "review this change", ["create a ticket for each issue", 0]],
+  ["Review this change and if there are bugs then create a ticket", "Review this change", ["if there are bugs then create a ticket", 0]],
+  ["Review this change and if there are bugs, create a ticket", "Review this change", ["if there are bugs, create a ticket", 0]],
   // The first comes second in the sentence.
   ["After reviewing this change, create a ticket for each issue", "Review this change", ["create a ticket for each issue", 0]],
   ["Create a ticket for each issue after reviewing this change", "Review this change", ["Create a ticket for each issue", 0]],
@@ -84,6 +88,7 @@ const TABLE: readonly (readonly [command: string, ...parts: (string | readonly [
   ["Review this change but do not create tickets"],
   ["Review this change and don't create a ticket"],
   ["Review this change without creating tickets"],
+  ["Review this change but don't summarise it and create a ticket"],
   ["Have the bot review the change and create a ticket"],
   ["Tell the customer they must review the terms and create a new account"],
   ["Review the code that runs before creating tickets"],
@@ -111,6 +116,37 @@ const TABLE: readonly (readonly [command: string, ...parts: (string | readonly [
   ["I wrote a class yesterday and it throws, what is wrong?"],
 ];
 
+/** Pieces of commands, and what may stand around them. */
+const PIECES = fc.array(
+  fc.oneof(
+    fc.constantFrom(
+      "review this change",
+      "create a ticket",
+      "for each issue",
+      "then",
+      "and",
+      ",",
+      ".",
+      ":",
+      "\n",
+      "- ",
+      "1. ",
+      "after reviewing it",
+      "before",
+      "if",
+      "don't",
+      '"',
+      "'",
+      "`",
+      "```",
+      "(",
+      ")",
+    ),
+    fc.string({ unit: "binary", maxLength: 12 }),
+  ),
+  { maxLength: 40 },
+);
+
 describe("splitIntents", () => {
   for (const [command, ...parts] of TABLE) {
     it(`${parts.length === 0 ? "leaves whole" : `finds ${parts.length} in`}: ${JSON.stringify(command).slice(0, 110)}`, () => {
@@ -118,4 +154,38 @@ describe("splitIntents", () => {
       expect(found).toEqual(parts.length === 0 ? [[command]] : parts.map((part) => (typeof part === "string" ? [part] : part)));
     });
   }
+
+  it("gives a few parts whatever it is given, in an order in which they can run, and says the same twice", () => {
+    fc.assert(
+      fc.property(PIECES, (pieces) => {
+        const command = pieces.join(" ");
+        const { intents } = splitIntents(command);
+        expect(splitIntents(command).intents).toEqual(intents);
+        expect(intents.length).toBeGreaterThan(0);
+        expect(intents.length).toBeLessThanOrEqual(MAX_INTENTS);
+        for (const [i, { text, needs }] of intents.entries()) {
+          if (intents.length > 1) expect(text.trim()).not.toBe("");
+          for (const need of needs) expect(need).toBeLessThan(i);
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it("never cuts within what is quoted, linked or in brackets", () => {
+    const inside = "review this change, then create a ticket for each issue. Write a report and send it";
+    for (const [open, close] of [
+      ['"', '"'],
+      ["“", "”"],
+      ["'", "'"],
+      ["`", "`"],
+      ["```\n", "\n```"],
+      ["(", ")"],
+      ["[", "]"],
+      ["{", "}"],
+      ["«", "»"],
+    ])
+      expect(splitIntents(`Explain ${open}${inside}${close} to me`).intents, open).toHaveLength(1);
+    expect(splitIntents(`Explain https://example.com/${inside.replaceAll(" ", "-")}`).intents).toHaveLength(1);
+  });
 });

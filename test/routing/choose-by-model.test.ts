@@ -115,7 +115,7 @@ describe("instructions in a command or a description", () => {
   const quoted = () => {
     const [message] = (seen?.body.messages ?? []) as { content: string }[];
     const parts = /^<plugins>\n(.*)\n<\/plugins>\n<command>\n(.*)\n<\/command>$/.exec(message?.content ?? "");
-    if (!parts) throw new Error(`the boundaries are broken: ${message?.content}`);
+    if (!parts || message?.content.match(/[<>]/g)?.length !== 8) throw new Error(`the boundaries are broken: ${message?.content}`);
     return { plugins: JSON.parse(parts[1] ?? "") as { name: string; description: string }[], command: JSON.parse(parts[2] ?? "") as string };
   };
 

@@ -27,6 +27,13 @@ describe("decide", () => {
     expect(decision.kind === "unsure" && decision.candidates.map((candidate) => candidate.plugin)).toEqual(["one", "two", "far"]);
   });
 
+  it("never takes one of two that are equally near, however near they are", () => {
+    for (const row of [{ ...thresholds, chainThreshold: 0.6 }, thresholdsFor("offline-hybrid-1"), thresholdsFor("text-embedding-3-small")]) {
+      const decision = decide(scores({ one: 0.99, two: 0.99 }), row);
+      expect(decision).toMatchObject({ kind: "unsure", candidates: [{ plugin: "one" }, { plugin: "two" }] });
+    }
+  });
+
   it("says that nothing fits, and names the closest five", () => {
     const decision = decide(scores({ a: 0.08, b: 0.07, c: 0.06, d: 0.05, e: 0.04, f: 0.03 }, 0.3), thresholds);
     expect(decision).toMatchObject({ kind: "none", method: "embedding" });

@@ -27,7 +27,7 @@ describe("definePlugin", () => {
       estimated_latency: "fast",
       dependencies: [],
       input_schema: {},
-      envelope_version: "1.0",
+      envelope_version: "2.0",
       required_scopes: ["store:write", "secrets:github_token"],
       required_secret_names: ["github_token"],
       egress_hosts: [],

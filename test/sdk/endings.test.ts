@@ -102,9 +102,9 @@ describe("an execution's end", () => {
     expect(harness.lastRun.modelCalls).toHaveLength(1);
   });
 
-  it("is upstream's fault when the model's answer breaks off", async () => {
+  it("is the platform's fault when the gateway's answer breaks off", async () => {
     harness = failing({ fault: "breaks_off" });
-    expect(await harness.run({ task: "do" })).toMatchObject({ error_code: "PLUGIN_UNAVAILABLE", error_cause: "upstream" });
+    expect(await harness.run({ task: "do" })).toMatchObject({ error_code: "PLUGIN_UNAVAILABLE", error_cause: "platform" });
   });
 
   it("is the plugin's fault when the model refuses the request's form", async () => {

@@ -144,8 +144,8 @@ describe("reading usage", () => {
     const { seen, out } = await passThrough(encoder.encode(stream), size);
     expect(out).toBe(stream);
     expect(seen).toEqual([
-      { tokens: 16, model: "m", refused: false },
-      { tokens: 29, model: undefined, refused: true },
+      { tokens: 16, model: "m", refused: false, isCutOff: false },
+      { tokens: 29, model: undefined, refused: true, isCutOff: false },
     ]);
   });
 
@@ -154,6 +154,6 @@ describe("reading usage", () => {
     expect(await passThrough(encoder.encode(odd), 9)).toEqual({ seen: [], out: odd });
     expect(readAnswer("not JSON")).toBeNull();
     expect(readAnswer('{"usage":{"input_tokens":1e400}}')).toBeNull();
-    expect(readAnswer('{"input_tokens":7}')).toEqual({ tokens: 0, model: undefined, refused: false });
+    expect(readAnswer('{"input_tokens":7}')).toEqual({ tokens: 0, model: undefined, refused: false, isCutOff: false });
   });
 });

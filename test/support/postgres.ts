@@ -1,8 +1,9 @@
 /** A real PostgreSQL 16 from npm, in a temporary folder, and fresh migrated databases in it. */
 import { randomUUID } from "node:crypto";
-import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { access, chmod, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { freePort } from "../../scripts/local/child.ts";
 
@@ -10,6 +11,8 @@ export interface RunningPostgres {
   /** A superuser's URL of the database `postgres`. */
   url: string;
   createDatabase(name: string): Promise<void>;
+  /** As `pg_ctl stop -m immediate`: no checkpoint, every connection cut; it recovers from its log after `downMs`. */
+  crash(downMs: number): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -57,6 +60,20 @@ export async function startPostgres({
   return {
     url,
     createDatabase: (name) => run(url, `CREATE DATABASE ${name}`),
+    async crash(downMs) {
+      const pidFile = join(folder, "data", "postmaster.pid");
+      const pid = Number((await readFile(pidFile, "utf8")).split("\n")[0]);
+      process.kill(pid, "SIGQUIT");
+      while (
+        await access(pidFile).then(
+          () => true,
+          () => false,
+        )
+      )
+        await delay(20);
+      await delay(downMs);
+      await server.start();
+    },
     async stop() {
       await server.stop();
       await rm(folder, { recursive: true, force: true });

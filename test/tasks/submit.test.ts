@@ -4,6 +4,7 @@ import { waitSecondsOf } from "../../shared/tasks/submission.ts";
 import { failer, waiter } from "../batteries/plugins.ts";
 import { expectRefusal } from "../batteries/refusal.ts";
 import { expectNothingWritten } from "../batteries/row-counts.ts";
+import { forgetCircuits } from "../support/circuits.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
 
@@ -137,6 +138,8 @@ describe("quota", () => {
     for (let i = 0; i < 4; i++) {
       const failed = await submit(tenant, { prefer: "wait=20" }, { command: "try", plugin: "failer" });
       expect([failed.status, failed.body.status, failed.body.error?.cause]).toEqual([200, "failed", "plugin"]);
+      // Three in a row would open the plugin's circuit.
+      await forgetCircuits(running.redis.url);
     }
     expect(await usageOf(running, tenant)).toEqual([
       { plugin_name: "echo", used: 3, reserved: 0 },

@@ -127,8 +127,8 @@ async function ask(ctx: NodeContext, system: string, data: string): Promise<Answ
   return null;
 }
 
-/** 402 is the gateway's stop at the caller's or the tenant's limit of money. */
-const isSpendingStop = (error: unknown): boolean => typeof error === "object" && error !== null && "status" in error && error.status === 402;
+/** The gateway's stop at the caller's limit of money, by its own code. */
+const isSpendingStop = (error: unknown): boolean => typeof error === "object" && error !== null && "errorCode" in error && error.errorCode === "TOKEN_BUDGET_EXCEEDED";
 
 export interface ModelReview {
   findings: Finding[];

@@ -85,7 +85,7 @@ export default definePlugin({
     },
   },
   estimatedLatency: "medium",
-  requiredScopes: ["context:read", "store:write", "store:read", "secrets:github_token"],
+  requiredScopes: ["context:read", "knowledge:read", "store:write", "store:read", "secrets:github_token"],
   requiredSecretNames: ["github_token"],
   egressHosts: ["api.github.com"],
   tokenBudget: 100_000,

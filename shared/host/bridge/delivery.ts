@@ -1,5 +1,4 @@
 /** One POST of one CloudEvent, and what its answer means for the entry. */
-import { CloudEvent, HTTP } from "cloudevents";
 import { Agent, request } from "undici";
 import type { Entry } from "./stream-commands.ts";
 
@@ -36,23 +35,21 @@ export function eventId(stream: string, entry: Entry): string {
 
 export async function deliver(agent: Agent, stream: string, entry: Entry, target: Target, signal: AbortSignal): Promise<Verdict> {
   const data = Object.fromEntries(Object.entries(entry.fields).filter(([name]) => !OWN_FIELDS.has(name)));
-  const message = HTTP.binary(
-    new CloudEvent({
-      id: eventId(stream, entry),
-      source: SOURCE,
-      type: target.event,
-      subject: Object.values(data)[0] ?? "",
-      time: new Date(Number(entry.fields.at ?? entry.id.split("-")[0])).toISOString(),
-      datacontenttype: "application/json",
-      attempt: Number(entry.fields.n ?? "1"),
-      ...(entry.fields.traceparent ? { traceparent: entry.fields.traceparent } : {}),
-      data,
-    }),
-  );
-  const headers: Record<string, string> = { authorization: `Bearer ${target.serviceToken}` };
-  for (const [name, value] of Object.entries(message.headers)) headers[name] = String(value);
+  // CloudEvents 1.0 in HTTP's binary mode: attributes as headers, all of them plain ASCII.
+  const headers: Record<string, string> = {
+    authorization: `Bearer ${target.serviceToken}`,
+    "content-type": "application/json",
+    "ce-specversion": "1.0",
+    "ce-id": eventId(stream, entry),
+    "ce-source": SOURCE,
+    "ce-type": target.event,
+    "ce-subject": Object.values(data)[0] ?? "",
+    "ce-time": new Date(Number(entry.fields.at ?? entry.id.split("-")[0])).toISOString(),
+    "ce-attempt": entry.fields.n ?? "1",
+  };
+  if (entry.fields.traceparent) headers["ce-traceparent"] = entry.fields.traceparent;
   try {
-    const answer = await request(target.url, { method: "POST", dispatcher: agent, signal, headers, body: String(message.body) });
+    const answer = await request(target.url, { method: "POST", dispatcher: agent, signal, headers, body: JSON.stringify(data) });
     await answer.body.dump();
     return judge(answer.statusCode, answer.headers["retry-after"]);
   } catch (error) {

@@ -5,8 +5,8 @@
  */
 import type { Redis } from "ioredis";
 import type { Agent } from "undici";
-import { fullJitterMs } from "../../execution/retry-delay.ts";
 import { failpoint } from "../../failpoint.ts";
+import { fullJitterMs } from "../../retry-delay.ts";
 import type { Log } from "../../telemetry/log.ts";
 import { deliver, eventId, type Target, type Verdict } from "./delivery.ts";
 import {
@@ -50,6 +50,9 @@ export interface StreamConsumer {
 const MAX_DELIVERIES = 5;
 const READ_AT_ONCE = 200;
 const BLOCK_MS = 2_000;
+/** While this many are open, entries are let gather for a moment: one read brings several. */
+const BUSY = 8;
+const GATHER_MS = 4;
 const TAKE_OVER_IDLE_MS = 30_000;
 const RENEW_MS = 10_000;
 const TAKE_OVER_EVERY_MS = 5_000;
@@ -114,6 +117,7 @@ export function startStreamConsumer(options: ConsumerOptions): StreamConsumer {
         });
         continue;
       }
+      if (open.size >= BUSY) await sleep(GATHER_MS, hangUp.signal);
       try {
         for (const entry of await readNew(blocking, stream, consumer, Math.min(free, READ_AT_ONCE), BLOCK_MS)) begin(entry);
         failures = 0;
@@ -183,10 +187,12 @@ export function startStreamConsumer(options: ConsumerOptions): StreamConsumer {
 
 function sleep(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener("abort", () => {
+    const end = () => {
       clearTimeout(timer);
+      signal.removeEventListener("abort", end);
       resolve();
-    });
+    };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener("abort", end);
   });
 }

@@ -2,9 +2,11 @@ import type Anthropic from "@anthropic-ai/sdk";
 import type { CompiledStateGraph, StateGraph } from "@langchain/langgraph";
 import { toJsonSchema } from "@valibot/to-json-schema";
 import * as v from "valibot";
-import { type ArtifactRef, ENVELOPE_VERSION, type InputEnvelope, type Warning } from "./envelopes.ts";
+import { CURRENT_ENVELOPE_VERSION, type EnvelopeVersion } from "./envelope-versions.ts";
+import type { ArtifactRef, InputEnvelope, Warning } from "./envelopes.ts";
 import type { HealthStatus } from "./health.ts";
 import { Manifest } from "./manifest.ts";
+import type { ChangedTicket, CreatedTickets, NewTicket, TicketChange, TicketDetail, TicketFilter, TicketList } from "./tickets.ts";
 
 /**
  * Everything a node may touch. It arrives with each execution and dies with it: a plugin keeps nothing on the module, so
@@ -35,6 +37,17 @@ export interface NodeContext {
     put(file: { name: string; mediaType: string; content: string | Uint8Array }): Promise<ArtifactRef>;
     /** Reads back a file that this plugin stored for this task (needs `store:read`). */
     get(name: string): Promise<Uint8Array | null>;
+  };
+  /** The tenant's tickets in the platform's own tracker. An answer of `null` means that there is no such ticket. */
+  readonly tickets: {
+    /** Files up to 200 tickets, all or none; an issue that has a ticket gets no second one (needs `tickets:write`). */
+    create(tickets: readonly NewTicket[]): Promise<CreatedTickets>;
+    /** At most 500, without their descriptions (needs `tickets:read`). */
+    list(filter?: TicketFilter): Promise<TicketList>;
+    /** With description and history (needs `tickets:read`). */
+    get(id: string): Promise<TicketDetail | null>;
+    /** Asking for what is so already changes nothing (needs `tickets:write`). */
+    change(id: string, change: TicketChange): Promise<ChangedTicket | null>;
   };
   /** Tells the caller what goes on inside a long node; at most 500 characters; never throws. */
   report(message: string): void;
@@ -70,7 +83,8 @@ export interface PluginDefinition<State> {
   category: string;
   dependencies?: readonly { name: string; version: string }[];
   inputSchema?: Record<string, unknown>;
-  envelopeVersion?: "1.0";
+  /** What travels between the platform and this plugin; the current version unless said. `start`, `finish` and `ctx.input` are the same in all. */
+  envelopeVersion?: EnvelopeVersion;
   estimatedLatency: "fast" | "medium" | "slow";
   requiredScopes?: readonly string[];
   requiredSecretNames?: readonly string[];
@@ -96,6 +110,11 @@ export interface PluginDefinition<State> {
   /** The graph's first state. Throw `CallerMistake` for input that this plugin cannot work on. */
   start(input: InputEnvelope): Partial<State>;
   finish(state: State, input: InputEnvelope): PluginResult;
+  /**
+   * What can be given when the task has reached the most that it may spend: the state is that of the last finished nodes. The result
+   * becomes `partial`. Without it, or when it returns null, the task fails with TOKEN_BUDGET_EXCEEDED and keeps its artifacts.
+   */
+  finishEarly?(state: State, input: InputEnvelope): Omit<PluginResult, "status"> | null;
 }
 
 /** Whoever runs a plugin knows nothing of its state, hence the default. */
@@ -130,7 +149,7 @@ const PROPERTIES = {
   fallback: "fallback",
 } as const satisfies Record<keyof Manifest, keyof PluginDefinition<unknown>>;
 
-const DEFAULTS = { envelope_version: ENVELOPE_VERSION, model: "claude-sonnet-4-6" };
+const DEFAULTS = { envelope_version: CURRENT_ENVELOPE_VERSION, model: "claude-sonnet-4-6" };
 
 function isFieldName(key: unknown): key is keyof Manifest {
   return typeof key === "string" && key in PROPERTIES;

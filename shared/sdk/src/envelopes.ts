@@ -11,8 +11,8 @@ export const ENVELOPE_VERSION = "1.0";
 /** At most this many bytes of JSON in one OutputEnvelope; larger results belong in artifacts. */
 export const MAX_OUTPUT_BYTES = 4 * 1024 * 1024;
 
-const Timestamp = v.pipe(v.string(), v.isoTimestamp());
-const JsonObject = v.record(v.string(), v.unknown());
+export const Timestamp = v.pipe(v.string(), v.isoTimestamp());
+export const JsonObject = v.record(v.string(), v.unknown());
 
 /** A file that came with the command: inline text, inline base64, or an https URL that the plugin fetches itself. */
 export const Attachment = v.object({
@@ -83,6 +83,10 @@ export const ExecutionMeta = v.object({
 });
 export type ExecutionMeta = v.InferOutput<typeof ExecutionMeta>;
 
+/** `upstream`: the model's provider or another server; `platform`: a part of the platform itself. */
+export const ErrorCause = v.picklist(["caller", "plugin", "upstream", "platform"]);
+export const RetryAfterSeconds = v.pipe(v.number(), v.finite(), v.minValue(0));
+
 export const OutputEnvelope = v.object({
   task_id: v.string(),
   envelope_version: v.string(),
@@ -94,8 +98,10 @@ export const OutputEnvelope = v.object({
   confidence: v.pipe(v.number(), v.finite(), v.minValue(0), v.maxValue(1)),
   error: v.optional(v.nullable(v.pipe(v.string(), v.maxLength(4000))), null),
   error_code: v.optional(v.nullable(v.pipe(v.string(), v.maxLength(64))), null),
-  /** Whose fault a failure is: only `plugin` and `upstream` count against the plugin's circuit breaker. */
-  error_cause: v.optional(v.nullable(v.picklist(["caller", "plugin", "upstream"])), null),
+  /** Whose fault a failure is: all but `caller` count against the plugin's circuit breaker. */
+  error_cause: v.optional(v.nullable(ErrorCause), null),
+  /** With a failure that may pass: how long the one who refused asks to wait. */
+  retry_after_seconds: v.optional(v.nullable(RetryAfterSeconds)),
   next_steps: v.optional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(2000))), v.maxLength(50)), []),
   warnings: v.optional(v.pipe(v.array(Warning), v.maxLength(50)), []),
   deprecation_warning: v.optional(v.nullable(v.string()), null),
@@ -105,15 +111,20 @@ export type OutputEnvelope = v.InferOutput<typeof OutputEnvelope>;
 
 /**
  * One line of the plugin's answer to `POST /execute` (application/x-ndjson). Progress travels on the response that is
- * open anyway, so a node boundary costs no extra request; the last line is always `output`. `alive` is sent every 5 s
- * so that the platform can tell a long model call from a blocked process.
+ * open anyway, so a node boundary costs no extra request. The last line is `output`, or `stopped` when this process has to go and
+ * another one can take the task on. `alive` is sent every 5 s so that the platform can tell a long model call from a blocked process.
  */
-export const ExecutionEvent = v.variant("type", [
+const Progress = [
   v.object({ type: v.literal("node_started"), node: v.string() }),
   v.object({ type: v.literal("node_finished"), node: v.string(), duration_ms: v.number() }),
   v.object({ type: v.literal("report"), node: v.string(), message: v.pipe(v.string(), v.maxLength(500)) }),
   v.object({ type: v.literal("warning"), warning: Warning }),
   v.object({ type: v.literal("alive") }),
-  v.object({ type: v.literal("output"), envelope: OutputEnvelope }),
-]);
+  v.object({ type: v.literal("stopped") }),
+] as const;
+
+/** The same lines in every version of the envelope, but for the envelope. */
+export const executionEvent = <const Envelope extends v.GenericSchema>(envelope: Envelope) => v.variant("type", [...Progress, v.object({ type: v.literal("output"), envelope })]);
+
+export const ExecutionEvent = executionEvent(OutputEnvelope);
 export type ExecutionEvent = v.InferOutput<typeof ExecutionEvent>;

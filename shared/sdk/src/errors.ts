@@ -24,6 +24,14 @@ export class GatewayError extends Error {
   }
 }
 
+/**
+ * A service outside the platform (an issue tracker, a code host) did not do its part, and may do so later: the platform tries again, and
+ * counts it against the plugin's health. The message is shown to the caller as it is.
+ */
+export class UpstreamUnavailable extends Error {
+  override readonly name = "UpstreamUnavailable";
+}
+
 /** Why an execution was stopped from outside; the `reason` of the execution's AbortSignal. */
 export class Stopped extends Error {
   override readonly name = "Stopped";

@@ -5,7 +5,7 @@ import type { Plugin, PluginResult } from "./define-plugin.ts";
 import { ENVELOPE_VERSION, type ExecutionEvent, type InputEnvelope, MAX_OUTPUT_BYTES, OutputEnvelope } from "./envelopes.ts";
 import { CallerMistake, Stopped } from "./errors.ts";
 import { Execution, type Runtime } from "./execution.ts";
-import { toFailure } from "./failure.ts";
+import { type Failure, toFailure } from "./failure.ts";
 import type { Manifest } from "./manifest.ts";
 import { loadAnthropic } from "./metered-anthropic.ts";
 import { EXECUTION_KEY } from "./node.ts";
@@ -21,6 +21,8 @@ export interface Ending {
   envelope: OutputEnvelope;
   /** What was thrown, for the log and the harness. It never leaves the process. */
   thrown?: unknown;
+  /** This process has to go before the work is done: another one can take the task on, and gets the answers of the models that are paid. */
+  isHandedBack: boolean;
 }
 
 /** The result is not what `finish` may return. Its message names fields, never their values. */
@@ -104,6 +106,12 @@ export async function execute(plugin: Plugin, input: InputEnvelope, runtime: Run
   const { secrets, ...context } = input.context;
   const visibleInput: InputEnvelope = { ...input, context: { ...context, secrets: {} } };
   let execution: Execution | undefined;
+  let reached: { state: unknown } | undefined;
+
+  const failureOf = (thrown: unknown): Failure =>
+    thrown instanceof InvalidResult
+      ? { error: `The plugin's result is not valid: ${thrown.message}.`, error_code: "INTERNAL", error_cause: "plugin" }
+      : toFailure(thrown, { anthropic, signal: stop.signal, refused: execution?.refused ?? false, node: execution?.failedNode ?? null });
 
   const envelopeOf = (ending: Partial<OutputEnvelope> & PluginFields) => ({
     task_id: input.task_id,
@@ -139,21 +147,30 @@ export async function execute(plugin: Plugin, input: InputEnvelope, runtime: Run
     });
     stop.signal.throwIfAborted();
     // The run is held against the signal, so a node that ignores its own does not delay the answer.
-    const state = await runGraph(graphOf(plugin), definition.start(visibleInput), {
-      signal: stop.signal,
-      recursionLimit: RECURSION_LIMIT,
-      configurable: { [EXECUTION_KEY]: execution },
+    const options = { signal: stop.signal, recursionLimit: RECURSION_LIMIT, configurable: { [EXECUTION_KEY]: execution } };
+    const state = await runGraph(graphOf(plugin), definition.start(visibleInput), options, (one) => {
+      reached = { state: one };
     });
     execution.checkBudget();
     const { status, result, data, confidence, nextSteps } = definition.finish(state, visibleInput);
-    return { envelope: validate(envelopeOf({ status, result, data, confidence, next_steps: nextSteps })) };
+    return { envelope: validate(envelopeOf({ status, result, data, confidence, next_steps: nextSteps })), isHandedBack: false };
   } catch (thrown) {
-    const failure =
-      thrown instanceof InvalidResult
-        ? ({ error: `The plugin's result is not valid: ${thrown.message}.`, error_code: "INTERNAL", error_cause: "plugin" } as const)
-        : toFailure(thrown, { anthropic, signal: stop.signal, refused: execution?.refused ?? false, node: execution?.failedNode ?? null });
+    let failure = failureOf(thrown);
+    if (failure.error_code === "TOKEN_BUDGET_EXCEEDED" && reached) {
+      try {
+        const early = definition.finishEarly?.(reached.state, visibleInput);
+        if (early) {
+          execution?.warn({ code: "TOKEN_BUDGET_EXCEEDED", message: failure.error });
+          const { result, data, confidence, nextSteps } = early;
+          return { envelope: validate(envelopeOf({ status: "partial", result, data, confidence, next_steps: nextSteps })), thrown, isHandedBack: false };
+        }
+      } catch (alsoThrown) {
+        failure = failureOf(alsoThrown);
+      }
+    }
     const error = (execution?.redact(failure.error) ?? failure.error).slice(0, 1000);
-    return { envelope: v.parse(OutputEnvelope, envelopeOf({ status: "failed", result: "", confidence: 0, ...failure, error })), thrown };
+    const isHandedBack = (execution?.hasYielded ?? false) || (stop.signal.reason instanceof Stopped && stop.signal.reason.why === "shutdown");
+    return { envelope: v.parse(OutputEnvelope, envelopeOf({ status: "failed", result: "", confidence: 0, ...failure, error })), thrown, isHandedBack };
   } finally {
     execution?.end();
     stop.clear();

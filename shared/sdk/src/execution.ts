@@ -2,11 +2,13 @@
 import type Anthropic from "@anthropic-ai/sdk";
 import type { NodeContext, Secret } from "./define-plugin.ts";
 import type { ArtifactRef, ExecutionEvent, InputEnvelope, Warning } from "./envelopes.ts";
-import { ContentPolicyRefusal } from "./errors.ts";
+import { ContentPolicyRefusal, Stopped } from "./errors.ts";
 import type { Manifest } from "./manifest.ts";
 import { type loadAnthropic, meteredClient } from "./metered-anthropic.ts";
 import { quoteKnowledge } from "./quote-data.ts";
 import { scopedArtifacts } from "./scoped-artifacts.ts";
+import type { ScopedDoor } from "./scoped-call.ts";
+import { scopedTickets } from "./scoped-tickets.ts";
 import { maskSecret, redactor } from "./secret.ts";
 import type { Seen } from "./usage-reader.ts";
 
@@ -20,8 +22,10 @@ export interface Runtime {
   hasModel: boolean;
   /** When the platform stops waiting; `null` leaves only the plugin's own time-out. */
   deadline: Date | null;
-  /** Aborted when the platform hangs up or the process is told to stop. */
+  /** Aborted when the platform hangs up or the process is cut off. */
   signal: AbortSignal;
+  /** Aborted when the process has to go soon: no further node begins. */
+  leaving?: AbortSignal;
   /** Headers that go along with every call to the platform. */
   trace: Readonly<Record<string, string>>;
   /** Told of each node that ends, for the log. */
@@ -56,6 +60,8 @@ export class Execution {
   nodesRun = 0;
   modelUsed: string | null = null;
   refused = false;
+  /** A node did not begin, since the process has to go. */
+  hasYielded = false;
   /** The node that threw first, for the message of a failure. */
   failedNode: string | null = null;
   readonly #parts: ExecutionParts;
@@ -81,6 +87,10 @@ export class Execution {
   /** The boundary around every node: cancel, budget, progress. `signal` also ends when a parallel branch fails. */
   async runNode<Patch>(name: string, signal: AbortSignal, run: (ctx: NodeContext) => Patch | Promise<Patch>): Promise<Patch> {
     signal.throwIfAborted();
+    if (this.#parts.runtime.leaving?.aborted) {
+      this.hasYielded = true;
+      throw new Stopped("shutdown", "the process is being stopped");
+    }
     this.checkBudget();
     const startedAt = performance.now();
     let outcome: "completed" | "failed" = "failed";
@@ -136,9 +146,10 @@ export class Execution {
     this.#emit({ type: "report", node, message: this.redact(String(message)).slice(0, 500) });
   }
 
-  #count(seen: Seen): void {
+  #count(node: string, seen: Seen): void {
     this.tokensUsed += seen.tokens;
     this.modelUsed = seen.model ?? this.modelUsed;
+    if (seen.isCutOff) this.warn({ code: "MODEL_ANSWER_CUT_OFF", message: `An answer of the model reached max_tokens in the node ${node.slice(0, 100)} and is not whole.` });
     if (!seen.refused || this.refused) return;
     this.refused = true;
     if (this.#parts.onRefusal === "continue") this.warn({ code: "CONTENT_POLICY_REFUSAL", message: "The model refused a part of this content." });
@@ -150,9 +161,10 @@ export class Execution {
     return count;
   }
 
-  #keep(ref: ArtifactRef): void {
+  #keep(ref: ArtifactRef, isDelayed: boolean): void {
     if (!this.artifacts.has(ref.name) && this.artifacts.size >= MAX_ARTIFACTS) throw new RangeError(`a task holds at most ${MAX_ARTIFACTS} artifacts`);
     this.artifacts.set(ref.name, ref);
+    if (isDelayed) this.warn({ code: "ARTIFACT_DELAYED", message: `The artifact store does not answer; the platform keeps ${ref.name} until it does, and serves it meanwhile.` });
   }
 
   #clientFor(node: string, signal: AbortSignal): Anthropic {
@@ -165,7 +177,7 @@ export class Execution {
       timeoutMs: Math.max(deadlineAt - Date.now(), 1),
       trace: runtime.trace,
       countOccurrence: (key) => this.#countOccurrence(key),
-      onSeen: (seen) => this.#count(seen),
+      onSeen: (seen) => this.#count(node, seen),
     });
   }
 
@@ -175,6 +187,8 @@ export class Execution {
     const { manifest, input, config, runtime } = this.#parts;
     let client: Anthropic | undefined;
     let artifacts: NodeContext["artifacts"] | undefined;
+    let tickets: NodeContext["tickets"] | undefined;
+    const door: ScopedDoor = { gatewayUrl: runtime.scopeGatewayUrl, token: runtime.scopedToken, scopes: manifest.required_scopes, signal, trace: runtime.trace };
     return {
       input,
       config,
@@ -190,15 +204,12 @@ export class Execution {
         return client;
       },
       get artifacts() {
-        artifacts ??= scopedArtifacts({
-          gatewayUrl: runtime.scopeGatewayUrl,
-          token: runtime.scopedToken,
-          scopes: manifest.required_scopes,
-          signal,
-          trace: runtime.trace,
-          onStored: (ref) => execution.#keep(ref),
-        });
+        artifacts ??= scopedArtifacts({ ...door, onStored: (ref, isDelayed) => execution.#keep(ref, isDelayed) });
         return artifacts;
+      },
+      get tickets() {
+        tickets ??= scopedTickets(door);
+        return tickets;
       },
       budget: {
         limit: manifest.token_budget,

@@ -9,8 +9,9 @@ export {
   type Secret,
 } from "./define-plugin.ts";
 export type { ArtifactRef, Attachment, InputEnvelope, KnowledgeChunk, OutputEnvelope, Turn, Warning } from "./envelopes.ts";
-export { CallerMistake, ContentPolicyRefusal, GatewayError } from "./errors.ts";
+export { CallerMistake, ContentPolicyRefusal, GatewayError, UpstreamUnavailable } from "./errors.ts";
 export { HealthStatus } from "./health.ts";
 export { Manifest } from "./manifest.ts";
 export { node } from "./node.ts";
 export { quoteData, quoteKnowledge } from "./quote-data.ts";
+export type { ChangedTicket, CreatedTickets, NewTicket, Ticket, TicketChange, TicketDetail, TicketFilter, TicketList, TicketPriority, TicketStatus } from "./tickets.ts";

@@ -1,12 +1,13 @@
 /** What a plugin says of itself. The platform checks it at registration and stores it as it is. */
 import * as v from "valibot";
 import { ConfigSchema } from "./config-schema.ts";
+import { ENVELOPE_VERSIONS } from "./envelope-versions.ts";
 
 /** Checked before any lookup; ASCII only, so that look-alike letters of other alphabets cannot name a plugin. */
 export const PluginName = v.pipe(v.string(), v.regex(/^[a-z][a-z0-9-]{2,39}$/, "a plugin's name is 3 to 40 of a-z, 0-9 and -, and begins with a letter"));
 export const Semver = v.pipe(v.string(), v.maxLength(64), v.regex(/^\d{1,6}\.\d{1,6}\.\d{1,6}(?:-[0-9a-z.-]{1,32})?$/i, "must be a semantic version such as 1.0.0"));
 
-export const SCOPES = ["context:read", "store:read", "store:write", "plugin:chain", "knowledge:read", "knowledge:write"] as const;
+export const SCOPES = ["context:read", "store:read", "store:write", "plugin:chain", "knowledge:read", "knowledge:write", "tickets:read", "tickets:write"] as const;
 export const SecretName = v.pipe(v.string(), v.regex(/^[a-z][a-z0-9_]{0,62}$/, "a secret's name is 1 to 63 of a-z, 0-9 and _, and begins with a letter"));
 const SecretScope = v.pipe(v.string(), v.regex(/^secrets:[a-z][a-z0-9_]{0,62}$/, "unknown scope"));
 export const PluginScope = v.union([v.picklist(SCOPES), SecretScope], "unknown scope");
@@ -23,7 +24,7 @@ export const Manifest = v.object({
   input_schema: v.optional(v.record(v.string(), v.unknown()), {}),
   /** JSON Schema of the tenant's `plugin_config`, from the plugin's `configSchema`. Without it the platform takes any object. */
   config_schema: v.optional(ConfigSchema),
-  envelope_version: v.literal("1.0"),
+  envelope_version: v.picklist(ENVELOPE_VERSIONS, `this platform speaks the envelopes ${ENVELOPE_VERSIONS.join(" and ")}`),
   estimated_latency: v.picklist(["fast", "medium", "slow"]),
   required_scopes: v.optional(v.pipe(v.array(PluginScope), v.maxLength(30)), []),
   required_secret_names: v.optional(v.pipe(v.array(SecretName), v.maxLength(20)), []),

@@ -34,8 +34,8 @@ function dropUnreadRunTrees(): void {
   };
 }
 
-/** The graph's last state. Rejects at once when the signal aborts, whatever a node still does. */
-export async function runGraph(graph: CompiledGraph, input: unknown, options: GraphOptions): Promise<unknown> {
+/** The graph's last state; `onState` hears of each that finished nodes come to. Rejects at once when the signal aborts, whatever a node still does. */
+export async function runGraph(graph: CompiledGraph, input: unknown, options: GraphOptions, onState: (state: unknown) => void): Promise<unknown> {
   dropUnreadRunTrees();
   const { signal } = options;
   signal.throwIfAborted();
@@ -45,14 +45,17 @@ export async function runGraph(graph: CompiledGraph, input: unknown, options: Gr
   });
   signal.addEventListener("abort", giveUp, { once: true });
   try {
-    return await Promise.race([lastState(graph, input, options), aborted]);
+    return await Promise.race([lastState(graph, input, options, onState), aborted]);
   } finally {
     signal.removeEventListener("abort", giveUp);
   }
 }
 
-async function lastState(graph: CompiledGraph, input: unknown, options: GraphOptions): Promise<unknown> {
+async function lastState(graph: CompiledGraph, input: unknown, options: GraphOptions, onState: (state: unknown) => void): Promise<unknown> {
   let last: unknown;
-  for await (const state of graph._streamIterator(input, { ...options, outputKeys: graph.outputChannels, streamMode: "values" })) last = state;
+  for await (const state of graph._streamIterator(input, { ...options, outputKeys: graph.outputChannels, streamMode: "values" })) {
+    last = state;
+    onState(state);
+  }
   return last;
 }

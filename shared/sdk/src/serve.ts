@@ -1,15 +1,17 @@
 /** Gives a plugin its HTTP service, as Knative runs it. The only module of the SDK that reads the environment and listens. */
 import { randomUUID } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import { createServer, type ServerResponse } from "node:http";
 import { setTimeout as wait } from "node:timers/promises";
 import { getRequestListener, type HttpBindings } from "@hono/node-server";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { type Context, Hono } from "hono";
 import type { Plugin } from "./define-plugin.ts";
+import { outputTo2 } from "./envelope-versions.ts";
 import type { ExecutionEvent, InputEnvelope, OutputEnvelope } from "./envelopes.ts";
 import { Stopped } from "./errors.ts";
 import { type Ending, execute } from "./execute.ts";
-import { type ExecuteHeaders, readHeaders, readInput } from "./execute-request.ts";
+import { type ExecuteHeaders, type ReadEnvelope, readHeaders, readInput } from "./execute-request.ts";
 import { errorType } from "./failure.ts";
 import { askHealth } from "./health.ts";
 import { framesOf, type Log, logToStdout } from "./log.ts";
@@ -34,7 +36,7 @@ export interface ServeOptions {
 export interface PluginServer {
   readonly port: number;
   readonly url: string;
-  /** Refuses new executions, waits for those that run (at most the plugin's time-out, then they are stopped), and closes. */
+  /** Refuses new executions, waits for those that run to stop at their next node (at most the plugin's time-out, then they are cut off), and closes. */
   close(): Promise<void>;
 }
 
@@ -42,6 +44,7 @@ const ALIVE_MS = 5000;
 /** For executions that were told to stop to send their last line, and then for connections that never sent a request. */
 const STOP_GRACE_MS = 2000;
 const UNUSED_CONNECTION_MS = 100;
+const MAX_TIMER_MS = 2_147_483_647;
 
 /** RELIABILITY 2.2. Idle connections outlive those of any proxy before us, so that it never writes into a closing one. */
 const CONNECTION_LIMITS = { keepAliveTimeout: 65_000, headersTimeout: 10_000, requestTimeout: 30_000 };
@@ -72,12 +75,14 @@ class PluginService {
   readonly #onEnd: ServeOptions["onEnd"];
   readonly #running = new Map<AbortController, Promise<void>>();
   readonly #totals: Record<OutputEnvelope["status"], number> = { success: 0, partial: 0, failed: 0 };
+  readonly #leaving = new AbortController();
   #isDraining = false;
 
   constructor(plugin: Plugin, options: ServeOptions) {
     this.#plugin = plugin;
     this.#log = options.log ?? logToStdout(plugin.name);
     this.#onEnd = options.onEnd;
+    setMaxListeners(0, this.#leaving.signal);
     this.#gateways = {
       llmGatewayUrl: baseUrl("LLM_GATEWAY_URL", options.llmGatewayUrl),
       scopeGatewayUrl: baseUrl("SCOPE_GATEWAY_URL", options.scopeGatewayUrl),
@@ -137,7 +142,7 @@ class PluginService {
   }
 
   /** Writes to the socket itself: the events of one turn of the event loop leave together, at its end, and the last one ends the answer. */
-  async #run(outgoing: ServerResponse, input: InputEnvelope, headers: ExecuteHeaders, requestId: string, signal: AbortSignal): Promise<void> {
+  async #run(outgoing: ServerResponse, { input, major }: ReadEnvelope, headers: ExecuteHeaders, requestId: string, signal: AbortSignal): Promise<void> {
     const line = (event: ExecutionEvent) => `${JSON.stringify(event)}\n`;
     let isHeld = false;
     const holdForThisTurn = () => {
@@ -165,6 +170,7 @@ class PluginService {
           hasModel: headers["aau-models"] === "live",
           deadline: headers["aau-deadline"] ?? null,
           signal,
+          leaving: this.#leavingAt(headers["aau-stop-after"]),
           trace: { "aau-request-id": requestId, ...(headers.traceparent && { traceparent: headers.traceparent }) },
           onNodeEnd: (node, duration_ms, outcome) => this.#log({ level: "info", message: `Node ${outcome}`, ...about, node, duration_ms }),
         },
@@ -173,14 +179,14 @@ class PluginService {
           outgoing.write(line(event));
         },
       );
-      const { envelope, thrown } = ending;
-      this.#totals[envelope.status] += 1;
+      const { envelope, thrown, isHandedBack } = ending;
+      if (!isHandedBack) this.#totals[envelope.status] += 1;
       this.#onEnd?.(ending, input);
       const sent = new Promise<void>((resolve) => (outgoing.closed ? resolve() : outgoing.once("close", resolve)));
-      outgoing.end(line({ type: "output", envelope }));
+      outgoing.end(isHandedBack ? line({ type: "stopped" }) : `${JSON.stringify({ type: "output", envelope: major === "2" ? outputTo2(envelope) : envelope })}\n`);
       this.#log({
         level: envelope.error_cause === "plugin" ? "error" : "info",
-        message: "Execution finished",
+        message: isHandedBack ? "Execution handed back" : "Execution finished",
         ...about,
         duration_ms: Math.round(performance.now() - startedAt),
         tokens_used: envelope.execution_meta.tokens_used,
@@ -199,9 +205,17 @@ class PluginService {
     }
   }
 
-  /** Waits for what runs, at most the plugin's time-out; then stops it, and waits a little more for its last line. */
+  /** What tells an execution to stop at its next node: the drain, or the time that the platform has named. */
+  #leavingAt(stopAfter: Date | undefined): AbortSignal {
+    if (!stopAfter) return this.#leaving.signal;
+    const leftMs = stopAfter.getTime() - Date.now();
+    return leftMs <= 0 ? AbortSignal.abort() : AbortSignal.any([this.#leaving.signal, AbortSignal.timeout(Math.min(leftMs, MAX_TIMER_MS))]);
+  }
+
+  /** What runs stops at its next node. What has not after the plugin's time-out is cut off, and has a little longer for its last line. */
   async drain(): Promise<void> {
     this.#isDraining = true;
+    this.#leaving.abort();
     const grace = new AbortController();
     const settled = Promise.allSettled(this.#running.values());
     const stopped = wait(this.#plugin.manifest.timeout_seconds * 1000, undefined, { signal: grace.signal }).then(() => {

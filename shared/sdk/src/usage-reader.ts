@@ -16,6 +16,8 @@ export interface Seen {
   tokens: number;
   model?: string;
   refused: boolean;
+  /** It ended at `max_tokens`. */
+  isCutOff: boolean;
 }
 
 /** One line of a stream is far smaller; a longer one is not looked at. */
@@ -38,7 +40,7 @@ export function readAnswer(text: string): Seen | null {
   const answer = v.safeParse(Answer, parseJson(text));
   if (!answer.success) return null;
   const { model, stop_reason, usage } = answer.output;
-  return { tokens: usage ? total(usage) : 0, model, refused: stop_reason === "refusal" };
+  return { tokens: usage ? total(usage) : 0, model, refused: stop_reason === "refusal", isCutOff: stop_reason === "max_tokens" };
 }
 
 /** Passes a `text/event-stream` through byte for byte and calls `onSeen` whenever the counts in it grow. */
@@ -57,7 +59,7 @@ export function readStream(onSeen: (seen: Seen) => void): TransformStream<Uint8A
     if (usage) latest = { ...latest, ...Object.fromEntries(Object.entries(usage).filter(([, count]) => typeof count === "number")) };
     const tokens = Math.max(total(latest) - reported, 0);
     reported += tokens;
-    onSeen({ tokens, model, refused: stop_reason === "refusal" });
+    onSeen({ tokens, model, refused: stop_reason === "refusal", isCutOff: stop_reason === "max_tokens" });
   }
 
   return new TransformStream({

@@ -1,4 +1,4 @@
-/** The two gateways that a plugin may call, on a local port: a model that follows a script, and a store in memory. */
+/** The two gateways that a plugin may call, on a local port: a model that follows a script, and stores of files and tickets in memory. */
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type ServerResponse } from "node:http";
@@ -7,17 +7,19 @@ import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { type Context, Hono } from "hono";
 import * as v from "valibot";
 import { eventsOf, MessagesRequest, type ModelAnswer, type ModelCall, messageOf, offlineAnswer, type ScriptedUsage } from "./model-script.ts";
+import { type TicketAnswer, TicketStandIn } from "./ticket-stand-in.ts";
 
 /** Who a capability token was made for. */
 export interface Holder {
   tenantId: string;
   taskId: string;
+  plugin: string;
   scopes: readonly string[];
   isOver: boolean;
 }
 
 export interface RecordedCall {
-  kind: "model" | "artifact";
+  kind: "model" | "artifact" | "ticket";
   method: string;
   /** Decoded. */
   path: string;
@@ -43,6 +45,7 @@ export interface StoredArtifact {
   content: Uint8Array;
 }
 
+type TicketCall = (holder: Holder, body: unknown, id: string) => TicketAnswer;
 type Env = { Bindings: HttpBindings };
 
 function isModelCall(call: RecordedCall): call is RecordedModelCall {
@@ -52,6 +55,7 @@ function isModelCall(call: RecordedCall): call is RecordedModelCall {
 export class PlatformStandIn {
   readonly calls: RecordedCall[] = [];
   readonly holders = new Map<string, Holder>();
+  readonly tickets = new TicketStandIn();
   /** What went wrong in the script itself; the harness rethrows it where the test can see it. */
   scriptError: Error | null = null;
   url = "";
@@ -66,6 +70,12 @@ export class PlatformStandIn {
     this.#app.post("/internal/llm/v1/messages", (c) => this.#message(c));
     this.#app.put("/internal/scoped/artifacts/:name", (c) => this.#put(c));
     this.#app.get("/internal/scoped/artifacts/:name", (c) => this.#get(c));
+    const { tickets } = this;
+    const door = (method: string, path: string, scope: string, call: TicketCall) => this.#app.on(method, `/internal/scoped/${path}`, (c) => this.#ticket(c, scope, call));
+    door("POST", "tickets", "tickets:write", ({ tenantId, taskId, plugin }, body) => tickets.create(tenantId, taskId, plugin, body));
+    door("GET", "tickets", "tickets:read", ({ tenantId }, filter) => tickets.list(tenantId, filter));
+    door("GET", "tickets/:id", "tickets:read", ({ tenantId }, _body, id) => tickets.get(tenantId, id));
+    door("PATCH", "tickets/:id", "tickets:write", ({ tenantId, taskId }, body, id) => tickets.change(tenantId, taskId, id, body));
   }
 
   get modelCalls(): RecordedModelCall[] {
@@ -162,6 +172,15 @@ export class PlatformStandIn {
     if (!holder.scopes.includes("store:read")) return c.body(null, 403);
     const file = this.#files.get(holder.taskId)?.get(c.req.param("name") ?? "");
     return file ? c.body(Buffer.from(file.content), 200, { "content-type": file.mediaType }) : c.body(null, 404);
+  }
+
+  async #ticket(c: Context<Env>, scope: string, call: TicketCall): Promise<Response> {
+    const text = c.req.query("filter") ?? (await c.req.text());
+    const { holder } = this.#record(c, "ticket", bearer(c), text);
+    if (!holder) return c.json(null, 401);
+    if (!holder.scopes.includes(scope)) return c.json(null, 403);
+    const { status, body } = call(holder, JSON.parse(text || "null"), c.req.param("id") ?? "");
+    return c.json(body, status);
   }
 }
 

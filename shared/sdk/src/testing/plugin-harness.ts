@@ -7,6 +7,7 @@ import type { Plugin } from "../define-plugin.ts";
 import { ExecutionEvent, type InputEnvelope, OutputEnvelope } from "../envelopes.ts";
 import type { LogLine } from "../log.ts";
 import { type PluginServer, serve } from "../serve.ts";
+import type { TicketDetail } from "../tickets.ts";
 import type { ModelCall, ModelScript } from "./model-script.ts";
 import { type Holder, PlatformStandIn, type RecordedCall, type RecordedModelCall, type StoredArtifact } from "./platform-stand-in.ts";
 import { inputOf, type RunOptions } from "./run-options.ts";
@@ -97,6 +98,11 @@ export class PluginHarness implements AsyncDisposable {
     return this.#platform.calls;
   }
 
+  /** What stands in the tenant's built-in tracker. */
+  tickets(tenantId = "test-tenant-1"): readonly TicketDetail[] {
+    return this.#platform.tickets.of(tenantId);
+  }
+
   /** Starts the plugin's server, if it does not run yet. */
   async start(): Promise<PluginServer> {
     this.#starting ??= this.#start();
@@ -127,7 +133,8 @@ export class PluginHarness implements AsyncDisposable {
   async run(options: RunOptions): Promise<OutputEnvelope> {
     const { url } = await this.start();
     const input = inputOf(this.#plugin, options);
-    const holder: Holder = { tenantId: input.context.tenant_id, taskId: input.task_id, scopes: this.#plugin.manifest.required_scopes, isOver: false };
+    const { name: plugin, required_scopes: scopes } = this.#plugin.manifest;
+    const holder: Holder = { tenantId: input.context.tenant_id, taskId: input.task_id, plugin, scopes, isOver: false };
     const track: Track = { input, holder, events: [], lastLine: undefined, output: null, thrown: undefined };
     this.#tracks.push(track);
     const tokens = { llm: `cap_llm_${randomUUID()}`, scoped: `cap_scoped_${randomUUID()}` };

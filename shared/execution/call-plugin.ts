@@ -1,0 +1,79 @@
+/** One call of a plugin for one step: the tokens that it may use, its progress, and its answer. */
+import type { Capability, CapabilitySigner } from "../access/capability-token.ts";
+import { failpoint } from "../failpoint.ts";
+import { publicId } from "../ids.ts";
+import type { Upstream } from "../models/upstream.ts";
+import type { ExecutionEvent, InputEnvelope, OutputEnvelope } from "../sdk/src/envelopes.ts";
+import { childOf, traceparentOf } from "../telemetry/trace.ts";
+import type { Claim, ClaimedStep } from "./claim-task.ts";
+import type { Lease } from "./lease.ts";
+import { type PluginClient, PluginFailure } from "./plugin-client.ts";
+
+export interface PluginCaller {
+  plugins: PluginClient;
+  capabilities: CapabilitySigner;
+  upstream: Pick<Upstream, "live">;
+}
+
+/** The plugin's process has to go; another one can take the task on, and the models' answers are in the journal. */
+export class PluginStopped extends Error {
+  override readonly name = "PluginStopped";
+}
+
+export interface CallLimits {
+  /** Ends the call at once. */
+  signal: AbortSignal;
+  timeoutMs: number;
+  /** The plugin stops at the next node after this. */
+  stopAfter: Date | null;
+}
+
+/** Throws PluginFailure, PluginStopped, or the signal's reason. */
+export async function callPlugin(caller: PluginCaller, claim: Claim, step: ClaimedStep, lease: Lease, input: InputEnvelope, limits: CallLimits): Promise<OutputEnvelope> {
+  const expiresAtMs = Date.now() + limits.timeoutMs + 5_000;
+  const token = (aud: Capability["aud"]) =>
+    caller.capabilities.mint({
+      aud,
+      tenant: claim.tenantId,
+      task: claim.taskId,
+      attempt: claim.attempt,
+      step: step.id,
+      plugin: step.plugin,
+      version: step.version,
+      scopes: step.manifest.required_scopes,
+      token_budget: step.manifest.token_budget,
+      lease: claim.leaseToken,
+      exp: expiresAtMs,
+    });
+  FAILPOINT: await failpoint("execute.before_plugin");
+  const events = caller.plugins.execute({
+    endpoint: step.endpoint,
+    input,
+    envelopeVersion: step.manifest.envelope_version,
+    llmToken: token("llm"),
+    scopedToken: token("scoped"),
+    hasModel: caller.upstream.live,
+    deadline: new Date(Date.now() + limits.timeoutMs),
+    stopAfter: limits.stopAfter,
+    traceparent: childOf(traceparentOf(claim.traceparent)),
+    requestId: claim.requestId,
+    signal: limits.signal,
+  });
+  for await (const event of events) {
+    if (event.type === "output") return checkOutput(event.envelope, claim);
+    if (event.type === "stopped") throw new PluginStopped("The plugin's process is being stopped.");
+    reportProgress(lease, event);
+  }
+  throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin ended without a result.", "plugin", true);
+}
+
+function reportProgress(lease: Lease, event: Exclude<ExecutionEvent, { type: "output" | "stopped" }>): void {
+  if (event.type === "alive") return;
+  const { type, ...data } = event.type === "warning" ? { type: event.type, ...event.warning } : event;
+  lease.report(type, "node" in data ? { ...data, node: data.node.slice(0, 100) } : data);
+}
+
+function checkOutput(output: OutputEnvelope, claim: Claim): OutputEnvelope {
+  if (output.task_id !== publicId("task", claim.taskId)) throw new PluginFailure("INTERNAL", "The plugin answered for another task.", "plugin", false);
+  return output;
+}

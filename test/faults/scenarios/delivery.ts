@@ -1,0 +1,101 @@
+/** Rings that come twice, late, out of order, for nobody, or all at once; callers that change their mind; processes that come and go. */
+import { publicId } from "../../../shared/ids.ts";
+import { taskStream } from "../../../shared/redis/streams.ts";
+import { ask, LEASE_MS, type ProcessName } from "../platform.ts";
+import plugin from "../plugin.ts";
+import { delay, during, type Scenario } from "./scenario.ts";
+
+const STREAM = taskStream(plugin.name);
+
+export const DELIVERY_SCENARIOS: readonly Scenario[] = [
+  {
+    id: "F-18",
+    title: "every ring comes three times more, out of order, among rings for tasks that nobody knows",
+    isShort: true,
+    run: (tools, count) =>
+      during(tools, tools.send(count), async () => {
+        for (let i = 0; i < 3; i++) {
+          const { rows } = await tools.platform.look.query<{ id: string }>("SELECT id FROM tasks WHERE status IN ('queued', 'running') ORDER BY md5(id::text || $1)", [String(i)]);
+          const ids = [...rows.map(({ id }) => id), "00000000-0000-7000-8000-000000000000"];
+          await ask(tools.platform.redis.url, async (redis) => {
+            for (const id of ids) await redis.xadd(STREAM, "*", "task_id", publicId("task", id), "traceparent", "");
+          });
+          await delay(500);
+        }
+      }),
+  },
+  {
+    id: "F-19",
+    title: "a thief claims the pending entries while their work runs",
+    run: (tools, count) =>
+      during(
+        tools,
+        tools.send(count, () => ({ slowMs: 800 })),
+        async () => {
+          for (let i = 0; i < 3; i++) {
+            await ask(tools.platform.redis.url, (redis) => redis.xautoclaim(STREAM, "bridge", "thief", 0, "0-0", "COUNT", 100)).catch(() => {});
+            await delay(700);
+          }
+          // The thief dies with what it took; the bridge has to take it back.
+          await ask(tools.platform.redis.url, async (redis) => {
+            const pending = (await redis.xpending(STREAM, "bridge", "-", "+", 100, "thief")) as [string][];
+            for (const [id] of pending) await redis.xclaim(STREAM, "bridge", "thief", 0, id, "IDLE", 86_400_000, "JUSTID");
+          });
+        },
+      ),
+  },
+  {
+    id: "F-27",
+    title: "everybody submits at once, to a process that has just begun",
+    weight: 2,
+    run: async (tools, count) => {
+      tools.platform.processes["task-submit"].kill();
+      await during(
+        tools,
+        tools.send(count, () => ({}), count),
+        async () => {},
+      );
+    },
+  },
+  {
+    id: "F-28",
+    title: "cancels race with completions",
+    isShort: true,
+    weight: 2,
+    run: (tools, count) =>
+      during(
+        tools,
+        tools.send(count, () => ({ cancelAfterMs: tools.random.between(0, 900), deserves: { status: ["success", "cancelled"] } })),
+        async () => {},
+      ),
+  },
+  {
+    id: "F-35",
+    title: "SIGTERM to one process after the other, under load",
+    isShort: true,
+    weight: 2,
+    run: (tools, count) =>
+      during(
+        tools,
+        tools.send(count, () => ({ slowMs: 300 })),
+        async () => {
+          for (const name of ["task-execute-1", "plugin", "task-submit", "llm-gateway", "task-execute-2", "bridge"] satisfies ProcessName[]) {
+            tools.platform.processes[name].terminate();
+            await delay(1_500);
+          }
+        },
+      ),
+  },
+  {
+    id: "F-36",
+    title: "everything is killed at once, and comes back in any order to what was left",
+    isShort: true,
+    weight: 2,
+    run: (tools, count) =>
+      during(tools, tools.send(count), async () => {
+        for (const process of Object.values(tools.platform.processes)) process.kill();
+        await Promise.all([tools.platform.redis.crash(700), tools.platform.database.crash(300)]);
+        await delay(LEASE_MS);
+      }),
+  },
+];
