@@ -158,6 +158,33 @@ describe("a plan whose executor is gone between two steps", () => {
   });
 });
 
+describe("recording a step", () => {
+  const STEP = { step: "find", plugin_name: "giver", plugin_version: "1.0.0", attempt: 1, status: "success", output: {}, error: null, confidence: 1, latency_ms: 1 };
+  const record = (id: string, lease: string, attempt: number) =>
+    platform.db.call("SELECT * FROM record_step($1, $2, $3, $4, $5)", [
+      tenant.tenantId,
+      id,
+      lease,
+      JSON.stringify({ ...STEP, attempt }),
+      JSON.stringify([{ type: "step_finished", data: {} }]),
+    ]);
+  const claim = async (id: string) => (await platform.db.call<{ lease_token: string }>("SELECT lease_token FROM claim_tasks($1, 30000, 3)", [[id]]))[0]?.lease_token ?? "";
+
+  it("takes the lease that holds, and is done once however often it is asked for", async () => {
+    const id = await admitPlan(platform, tenant, [step("find", "giver"), step("show", "mirror", { needs: ["find"] })]);
+    const old = await claim(id);
+    await loseLease(id);
+    const lease = await claim(id);
+    expect(await record(id, old, 1)).toEqual([{ held: false, cancel_requested: false }]);
+    expect(await stepsOf(id)).toEqual([]);
+    for (let n = 0; n < 2; n++) expect(await record(id, lease, 2)).toEqual([{ held: true, cancel_requested: false }]);
+    expect(await stepsOf(id)).toEqual([{ step: "find", attempt: 2, status: "success" }]);
+    expect(await platform.db.call("SELECT seq, type FROM task_events WHERE task_id = $1", [id])).toEqual([{ seq: 1, type: "step_finished" }]);
+    await platform.db.call("SELECT * FROM cancel_task($1, $2)", [tenant.tenantId, id]);
+    expect(await record(id, lease, 2)).toEqual([{ held: true, cancel_requested: true }]);
+  });
+});
+
 describe("a plan one of whose plugins is away", () => {
   it("is handed back with what is done, and goes on from there", async () => {
     await platform.register({ ...waiter, manifest: { ...waiter.manifest, name: "comes-late", max_retries: 0 } }, "http://127.0.0.1:9");
