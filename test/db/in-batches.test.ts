@@ -1,0 +1,52 @@
+import { describe, expect, it } from "vitest";
+import { inBatches } from "../../shared/db/in-batches.ts";
+
+/** The server's refusal of a whole statement, and an answer that never came. */
+const refused = () => Object.assign(new Error("22P05"), { code: "22P05" });
+const lost = () => Object.assign(new Error("08006"), { code: "08006" });
+
+describe("work that goes together", () => {
+  it("gets each its own answer, in fewer statements than there is work", async () => {
+    const sizes: number[] = [];
+    const run = async (items: readonly number[]) => {
+      sizes.push(items.length);
+      return items.map((n) => 2 * n);
+    };
+    const double = inBatches<number, number>({ statementsAtOnce: 1, most: 8, run });
+    expect(await Promise.all(Array.from({ length: 20 }, (_, n) => double(n)))).toEqual(Array.from({ length: 20 }, (_, n) => 2 * n));
+    expect(sizes).toEqual([1, 8, 8, 3]);
+  });
+
+  it("fails for the one that is at fault, and is done for the others", async () => {
+    const run = async (items: readonly number[]) => {
+      if (items.includes(5)) throw refused();
+      return [...items];
+    };
+    const same = inBatches<number, number>({ statementsAtOnce: 1, most: 8, run });
+    const answers = await Promise.allSettled(Array.from({ length: 8 }, (_, n) => same(n)));
+    expect(answers.map(({ status }) => status)).toEqual(Array.from({ length: 8 }, (_, n) => (n === 5 ? "rejected" : "fulfilled")));
+  });
+
+  it("is not sent again when its answer is lost: nobody knows whether it was done", async () => {
+    let sent = 0;
+    const run = async (items: readonly number[]) => {
+      sent += items.length;
+      throw lost();
+    };
+    const never = inBatches<number, number>({ statementsAtOnce: 1, most: 8, run });
+    const answers = await Promise.allSettled(Array.from({ length: 8 }, (_, n) => never(n)));
+    expect(answers.every(({ status }) => status === "rejected")).toBe(true);
+    expect(sent).toBe(8);
+  });
+
+  it("does not wait for what is large", async () => {
+    const sizes: number[] = [];
+    const run = async (items: readonly number[]) => {
+      sizes.push(items.length);
+      return [...items];
+    };
+    const same = inBatches<number, number>({ statementsAtOnce: 1, most: 8, isLarge: (n) => n > 100, run });
+    await Promise.all([1, 2, 3, 1_000].map(same));
+    expect(sizes).toEqual([1, 1, 2]);
+  });
+});
