@@ -16,7 +16,7 @@ export default http({
   params: v.object({ task_id: idParam("task"), name: ArtifactName }),
   query: v.strictObject({ step: v.optional(v.pipe(v.string(), v.maxLength(64), v.description("The step that stored it, where several stored one under this name."))) }),
   replies: { 200: null, 302: null },
-  documented: { replyHeaders: { Location: "A link to the file that works for five minutes." } },
+  documented: { produces: "*/*", replyHeaders: { Location: "A link to the file that works for five minutes." } },
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, query, caller, db, storage }) {

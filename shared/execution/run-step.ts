@@ -41,8 +41,8 @@ export type Prepare = (step: ClaimedStep) => Promise<InputEnvelope>;
 const MAX_WAIT_HERE_MS = 10_000;
 /** The longest Retry-After that is believed. */
 const MAX_RETRY_AFTER_MS = 300_000;
-/** Instances of a plugin that may stop under one task before that is its failure. */
-const MAX_STOPS = 20;
+/** A task that was handed back more often than this, and then meets a stopping plugin once more, counts that against the plugin. */
+const MAX_HAND_BACKS = 20;
 /** The SDK ends an execution by itself when its time is up; this much later its process counts as stuck. */
 const TIMEOUT_SLACK_MS = 1_500;
 /** What a node may still take after `stopAfterMs` before the call is cut off. */
@@ -111,22 +111,24 @@ async function callUntilFinal(
     const leftMs = claim.deadlineAtMs - Date.now();
     const timeoutMs = Math.max(1, Math.min(manifest.timeout_seconds * 1000, leftMs));
     const timeout = AbortSignal.timeout(timeoutMs + TIMEOUT_SLACK_MS);
-    const { stopAfterMs } = runner;
-    const leaving = stopAfterMs === undefined ? [] : [AbortSignal.timeout(Math.max(stopAfterMs - Date.now(), 0) + LAST_NODE_MS)];
+    // Most calls end by themselves long before this instance has to.
+    const stopAfterMs = runner.stopAfterMs !== undefined && runner.stopAfterMs < Date.now() + timeoutMs ? runner.stopAfterMs : null;
+    const leaving = stopAfterMs === null ? [] : [AbortSignal.timeout(Math.max(stopAfterMs - Date.now(), 0) + LAST_NODE_MS)];
     const signal = AbortSignal.any([lease.signal, stopping, timeout, ...leaving]);
     let failure: Failure;
     try {
-      const output = await callPlugin(runner, claim, step, lease, input, { signal, timeoutMs, stopAfter: stopAfterMs === undefined ? null : new Date(stopAfterMs) });
+      const output = await callPlugin(runner, claim, step, lease, input, { signal, timeoutMs, stopAfter: stopAfterMs === null ? null : new Date(stopAfterMs) });
       if (output.status !== "failed") return { ending: { kind: "output", output: finished(output, step, warnings) }, verdict: "success" };
       failure = failureOf(output);
     } catch (error) {
       if (lease.signal.reason instanceof LeaseLost) return neutral({ kind: "lost" });
       if (lease.signal.reason instanceof CancelRequested) return neutral({ kind: "cancelled" });
       if (stopping.aborted || leaving.some(({ aborted }) => aborted)) return neutral({ kind: "hand_back", delayMs: 0, reason: "instance stops" });
-      if (error instanceof PluginStopped && claim.handBacks < MAX_STOPS)
+      if (error instanceof PluginStopped && claim.handBacks < MAX_HAND_BACKS)
         return neutral({ kind: "hand_back", delayMs: Math.min(250 * 2 ** claim.handBacks, 10_000), reason: "plugin stops" });
       if (timeout.aborted) failure = timedOut(timeoutMs, manifest.timeout_seconds * 1000);
-      else if (error instanceof PluginStopped) failure = callFailure(new PluginFailure(UNAVAILABLE, "The plugin's instances stop again and again.", "plugin", false));
+      else if (error instanceof PluginStopped)
+        failure = callFailure(new PluginFailure(UNAVAILABLE, "The plugin's instances stop again and again.", "plugin", true, { isUnreached: true }));
       else if (error instanceof PluginFailure) failure = callFailure(error);
       else throw error;
     }
@@ -146,7 +148,7 @@ async function callUntilFinal(
     const isProbe = permit.probe !== "";
     // A probe is one call: others wait for what it finds.
     if (failure.isTransient && tries <= manifest.max_retries && !isProbe && delayMs <= MAX_WAIT_HERE_MS && Date.now() + delayMs < claim.deadlineAtMs) {
-      if (Date.now() + delayMs > (stopAfterMs ?? Number.POSITIVE_INFINITY)) return neutral({ kind: "hand_back", delayMs, reason: "instance stops" });
+      if (Date.now() + delayMs > (runner.stopAfterMs ?? Number.POSITIVE_INFINITY)) return neutral({ kind: "hand_back", delayMs, reason: "instance stops" });
       lease.report("retrying", { code: failure.code, try: tries + 1 });
       await pause(delayMs, AbortSignal.any([lease.signal, stopping]));
       continue;

@@ -213,7 +213,7 @@ function goodReplies(fn: HttpFunction, convert: Convert): Record<string, ApiRepl
             ...(example === undefined ? {} : { example }),
           },
         }
-      : produces
+      : produces && Number(status) < 300
         ? {
             [produces]: {
               schema: produces === "application/json" ? { type: "object" } : { type: "string" },

@@ -24,7 +24,7 @@ const StepInput = v.strictObject({
   pointer: v.pipe(
     v.string(),
     v.maxLength(300, "must have at most 300 characters"),
-    v.regex(POINTER, "must be a JSON pointer into {status, result, data, artifacts, confidence, next_steps}, such as /data/findings"),
+    v.regex(POINTER, "must be a JSON pointer into {status, result, data, artifacts, confidence, next_steps}, such as /data/comments"),
   ),
   as: v.picklist(["description", "attachment"], "must be description or attachment"),
   name: v.optional(v.pipe(v.string(), v.regex(/^[^\p{Cc}/\\]{1,120}$/u, "must be a file name of at most 120 characters"))),

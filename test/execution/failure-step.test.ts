@@ -189,9 +189,9 @@ describe("a plugin that has to stop", () => {
     expect(circuit).toEqual({});
   });
 
-  it("fails when its instances stop again and again under the same task", async () => {
-    const { ending, circuit } = await run(() => ({ type: "stopped" }), { handBacks: 20 });
-    expect(ending).toMatchObject({ kind: "failed", error: { code: "PLUGIN_UNAVAILABLE", cause: "plugin" } });
+  it("counts it against the plugin when that happens to a task again and again", async () => {
+    const { ending, circuit } = await run(() => ({ type: "stopped" }), { handBacks: 20, deadlineMs: 3_600_000, manifest: { max_retries: 0 } });
+    expect(ending).toMatchObject({ kind: "hand_back", reason: "PLUGIN_UNAVAILABLE" });
     expect(circuit).toEqual({ failures: "1" });
   });
 

@@ -169,7 +169,7 @@ describe.each(["whole", "streamed"] as const)("a task whose provider answers (%s
     if (apartMs) expect((startedAt[1] ?? 0) - (startedAt[0] ?? 0)).toBeGreaterThanOrEqual(apartMs);
     const events = await platform.db.call<{ billable: boolean }>("SELECT billable FROM execution_events WHERE tenant_id = $1", [tenant.tenantId]);
     expect(events).toEqual([{ billable }]);
-    const open = await platform.db.call("SELECT id FROM llm_calls WHERE tenant_id = $1 AND state NOT IN ('done', 'failed')", [tenant.tenantId]);
+    const open = await platform.db.call("SELECT id FROM llm_calls WHERE tenant_id = $1 AND state = 'started'", [tenant.tenantId]);
     expect(open).toEqual([]);
   });
 });

@@ -6,7 +6,7 @@ import { vectorLiteral } from "../../shared/knowledge/vector-literal.ts";
 const CHUNKS_A_DOCUMENT = 20;
 
 /** The n-th passage of the call says `passage n`. */
-export async function insertPassages(client: pg.Client, tenantId: string, model: string, vectors: readonly Float32Array[], { tokens = 400 } = {}): Promise<void> {
+export async function insertPassages(client: pg.ClientBase, tenantId: string, model: string, vectors: readonly Float32Array[], { tokens = 400 } = {}): Promise<void> {
   const documents = Array.from({ length: Math.ceil(vectors.length / CHUNKS_A_DOCUMENT) }, () => randomUUID());
   await client.query(
     `INSERT INTO knowledge_documents (id, tenant_id, sha256, media_type, content, bytes, status, edition, embedding_model)

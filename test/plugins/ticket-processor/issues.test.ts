@@ -161,6 +161,12 @@ describe("input that cannot be used", () => {
     expect(output).toMatchObject({ status: "success", warnings: [{ code: "INPUT_NOT_READ", message: "bad.json is not valid JSON." }], data: { total: 1 } });
   });
 
+  it("of sixty thousand findings of one kind ends in time", async () => {
+    const comments = Array.from({ length: 60_000 }, (_, line) => ({ path: "a.js", line: line + 1, rule: "r", message: "m" }));
+    const output = await file(textFile("many.json", JSON.stringify({ comments }), "application/json"));
+    expect(output).toMatchObject({ status: "partial", data: { summary: { created: 200, left_out: 4800 } } });
+  });
+
   it("of 500 findings makes 200 tickets, says what was left out, and is partial", async () => {
     const tenantId = freshTenant();
     const output = await file(reviewFile(Array.from({ length: 500 }, (_, index) => finding({ line: index + 1, message: `${"x".repeat(3000)} ${index}.` }))), undefined, tenantId);

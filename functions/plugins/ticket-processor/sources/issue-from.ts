@@ -6,6 +6,8 @@ import { type Issue, TYPES } from "../ticket.ts";
 
 export type RawIssue = Omit<Issue, "fingerprint">;
 
+/** Of one attachment; far more than a task files, and little enough to be read in a moment. */
+export const MAX_READ = 5000;
 const MAX_TITLE = 160;
 const MAX_DESCRIPTION = 6000;
 

@@ -1,5 +1,5 @@
 /** Issues in JSON: a list of objects, wherever it stands, or what an earlier step of the task gave back. */
-import { issueFrom, type RawIssue } from "./issue-from.ts";
+import { issueFrom, MAX_READ, type RawIssue } from "./issue-from.ts";
 import { issuesInText } from "./text-lists.ts";
 
 const LISTS = ["comments", "findings", "issues", "tickets", "bugs", "problems", "vulnerabilities", "errors", "items", "tasks", "results", "alerts"] as const;
@@ -81,7 +81,7 @@ function listIn(value: unknown, depth = 0): unknown[] | null {
 /** `null`: there is no list in it, and no text that holds one. `foundBy` is the plugin that said it. */
 export function issuesInJson(value: unknown, foundBy: string | null): RawIssue[] | null {
   const list = listIn(value);
-  if (list) return list.flatMap((item) => issueOf(item, foundBy) ?? []);
+  if (list) return list.slice(0, MAX_READ).flatMap((item) => issueOf(item, foundBy) ?? []);
   if (isFields(value)) {
     // A step that gives text alone.
     if (typeof value.result === "string" && "status" in value) return issuesInText(value.result, { isPlural: false, foundBy });

@@ -1,5 +1,5 @@
 /** Issues in text: the points of a Markdown list, the rows of a plain one, or one report as a whole. */
-import { issueFrom, type RawIssue, type Told } from "./issue-from.ts";
+import { issueFrom, MAX_READ, type RawIssue, type Told } from "./issue-from.ts";
 
 const POINT = /^(\s{0,8})(?:[-*+•]|\d{1,4}[.)])\s+(?:\[([ xX])\]\s+)?(.*\S)\s*$/;
 const PREFIX = /^\[?\(?(critical|blocker|high|medium|low|p[0-5]|sev[0-5]|urgent)\)?\]?\s*[:\-–)]?\s+(?=\S)/i;
@@ -59,7 +59,7 @@ export function issuesInText(text: string, { isPlural, foundBy = null }: { isPlu
   const listed = rows.length > 0 ? rows : lines.some((line) => POINT.test(line)) ? pointsOf(lines) : [];
   const filled = lines.map((line) => line.trim()).filter((line) => line !== "" && !/^#{1,6}\s/.test(line));
   const all: Told[] = listed.length > 0 ? listed : isPlural ? filled.map((line) => told(line, "")) : reportOf(text);
-  return all.flatMap((one) => issueFrom({ ...one, foundBy }) ?? []);
+  return all.slice(0, MAX_READ).flatMap((one) => issueFrom({ ...one, foundBy }) ?? []);
 }
 
 /** One report: a mail's subject or the first line is its title. */
