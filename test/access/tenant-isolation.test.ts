@@ -34,12 +34,32 @@ beforeAll(async () => {
   await owner.api("POST", "/v1/tasks", { command: "What is mine?", plugin: "asker" }, { prefer: "wait=20" });
   await secrets.put(platform.db, owner.tenantId, "filer", "token", "the owner's secret");
   await append(platform.db, { tenantId: owner.tenantId, userId: owner.userId });
+  await plantRows(owner.tenantId);
   await admin.query("INSERT INTO tenant_plugin_config (tenant_id, plugin_id, config) SELECT $1, id, '{}' FROM plugins WHERE name = 'filer'", [owner.tenantId]);
 });
 afterAll(async () => {
   await admin?.end();
   await platform?.stop();
 });
+
+/** In the tables that only documents, tickets and a store that is away would fill. */
+async function plantRows(tenantId: TenantId): Promise<void> {
+  const document = newId("document");
+  await admin.query("INSERT INTO knowledge_documents (id, tenant_id, sha256, media_type, content, bytes) VALUES ($1, $2, 'x', 'text/plain', 'words', 5)", [document, tenantId]);
+  await admin.query(
+    "INSERT INTO org_knowledge_chunks (tenant_id, document_id, edition, position, heading, content, token_count, embedding_model, embedding) VALUES ($1, $2, gen_random_uuid(), 0, '', 'words', 1, 'none', '{}')",
+    [tenantId, document],
+  );
+  await admin.query("INSERT INTO ticket_counters (tenant_id, last_number) VALUES ($1, 1)", [tenantId]);
+  await admin.query(
+    "INSERT INTO tickets (tenant_id, number, fingerprint, title, type, priority, source_task, source_plugin) VALUES ($1, 1, repeat('0', 64), 'mine', 'bug', 'low', $2, 'filer')",
+    [tenantId, ownersTask],
+  );
+  await admin.query("INSERT INTO ticket_events (tenant_id, number, type, task_id) VALUES ($1, 1, 'created', $2)", [tenantId, ownersTask]);
+  await admin.query("INSERT INTO artifact_uploads (artifact_id, tenant_id, task_id, bytes) SELECT id, tenant_id, task_id, 'x' FROM artifacts WHERE tenant_id = $1 LIMIT 1", [
+    tenantId,
+  ]);
+}
 
 async function tenantTables(): Promise<string[]> {
   const { rows } = await admin.query<{ name: string }>(
