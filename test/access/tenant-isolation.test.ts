@@ -14,6 +14,7 @@ import { expectNothingWritten, rowCounts } from "../batteries/row-counts.ts";
 import { append } from "../conversations/exchange.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { asker } from "../support/plugins.ts";
+import { keepWaiting } from "../support/waiting-artifact.ts";
 
 let platform: TestPlatform;
 let admin: pg.Client;
@@ -29,6 +30,7 @@ beforeAll(async () => {
   [owner, stranger] = [await platform.tenant(), await platform.tenant()];
   const { body } = await owner.api("POST", "/v1/tasks", { command: "mine", plugin: "filer" }, { prefer: "wait=20", "idempotency-key": "mine" });
   ownersTask = parseId("task", body.task_id) ?? newId("task");
+  await keepWaiting(platform.db, ownersTask);
   await owner.api("POST", "/v1/tasks", { command: "What is mine?", plugin: "asker" }, { prefer: "wait=20" });
   await secrets.put(platform.db, owner.tenantId, "filer", "token", "the owner's secret");
   await append(platform.db, { tenantId: owner.tenantId, userId: owner.userId });
