@@ -54,6 +54,7 @@ export async function runPlan(runner: PlanRunner, claim: Claim, lease: Lease, st
     const recorded = await recordStep(runner.db, claim, record, events).catch((error: unknown) => {
       if (!isUnstorable(error)) throw error;
       kept = stepRecord(step, "failed", { error: UNSTORABLE, latencyMs: record.latencyMs });
+      tell(lease, kept);
       return recordStep(runner.db, claim, kept, []);
     });
     writing -= 1;
