@@ -60,10 +60,10 @@ export async function loadTaskContext(reader: ContextReader, claim: Claim): Prom
       retrieveKnowledge(reader, tenantId, { text: claim.command, vector: commandVector?.model === reader.embedder.model ? commandVector.values : null }),
     ),
   ]);
-  const context = { history, knowledge, warnings };
-  const [row] = await reader.db.call<{ kept: boolean }>("SELECT keep_task_context($1, $2, $3, $4) AS kept", [tenantId, claim.taskId, claim.leaseToken, storableJson(context)]);
+  const context = storableJson({ history, knowledge, warnings });
+  const [row] = await reader.db.call<{ kept: boolean }>("SELECT keep_task_context($1, $2, $3, $4) AS kept", [tenantId, claim.taskId, claim.leaseToken, context]);
   if (!row?.kept) throw new LeaseLost();
-  return context;
+  return v.parse(v.pipe(v.string(), v.parseJson(), TaskContext), context);
 }
 
 /** The envelope's `context` for one step. Secrets are read for this moment only; without the scope `secrets:{name}` a declared name stays closed. */

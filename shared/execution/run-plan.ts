@@ -54,6 +54,7 @@ export async function runPlan(runner: PlanRunner, claim: Claim, lease: Lease, st
     const recorded = await recordStep(runner.db, claim, record, events).catch((error: unknown) => {
       if (!isUnstorable(error)) throw error;
       kept = stepRecord(step, "failed", { error: UNSTORABLE, latencyMs: record.latencyMs });
+      tell(lease, kept);
       return recordStep(runner.db, claim, kept, []);
     });
     writing -= 1;
@@ -72,7 +73,9 @@ export async function runPlan(runner: PlanRunner, claim: Claim, lease: Lease, st
   for (;;) {
     for (const record of outOfReach(waiting, ended)) end(record);
     for (const step of waiting) if (ended.has(step.id)) waiting.delete(step);
-    const isOpen = !stop.aborted && !lease.signal.aborted;
+    // A step that began now would have to be stopped in its first nodes.
+    const isLeaving = Date.now() >= (runner.stopAfterMs ?? Number.POSITIVE_INFINITY);
+    const isOpen = !isLeaving && !stop.aborted && !lease.signal.aborted;
     for (const step of waiting) {
       if (!isOpen || running.size >= MAX_AT_ONCE) break;
       if (!needsOf(step).every((id) => ended.has(id))) continue;

@@ -34,12 +34,29 @@ beforeAll(async () => {
   await owner.api("POST", "/v1/tasks", { command: "What is mine?", plugin: "asker" }, { prefer: "wait=20" });
   await secrets.put(platform.db, owner.tenantId, "filer", "token", "the owner's secret");
   await append(platform.db, { tenantId: owner.tenantId, userId: owner.userId });
+  await plantRows(owner.tenantId);
   await admin.query("INSERT INTO tenant_plugin_config (tenant_id, plugin_id, config) SELECT $1, id, '{}' FROM plugins WHERE name = 'filer'", [owner.tenantId]);
 });
 afterAll(async () => {
   await admin?.end();
   await platform?.stop();
 });
+
+/** In the tables that only documents and tickets would fill. */
+async function plantRows(tenantId: TenantId): Promise<void> {
+  const document = newId("document");
+  await admin.query("INSERT INTO knowledge_documents (id, tenant_id, sha256, media_type, content, bytes) VALUES ($1, $2, 'x', 'text/plain', 'words', 5)", [document, tenantId]);
+  await admin.query(
+    "INSERT INTO org_knowledge_chunks (tenant_id, document_id, edition, position, heading, content, token_count, embedding_model, embedding) VALUES ($1, $2, gen_random_uuid(), 0, '', 'words', 1, 'none', '{}')",
+    [tenantId, document],
+  );
+  await admin.query("INSERT INTO ticket_counters (tenant_id, last_number) VALUES ($1, 1)", [tenantId]);
+  await admin.query(
+    "INSERT INTO tickets (tenant_id, number, fingerprint, title, type, priority, source_task, source_plugin) VALUES ($1, 1, repeat('0', 64), 'mine', 'bug', 'low', $2, 'filer')",
+    [tenantId, ownersTask],
+  );
+  await admin.query("INSERT INTO ticket_events (tenant_id, number, type, task_id) VALUES ($1, 1, 'created', $2)", [tenantId, ownersTask]);
+}
 
 async function tenantTables(): Promise<string[]> {
   const { rows } = await admin.query<{ name: string }>(
@@ -190,7 +207,7 @@ describe("every query of the domain", () => {
       "SELECT p.proname AS name, p.proargnames[1:p.pronargs] AS args FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'public' AND 'p_tenant' = ANY (p.proargnames) ORDER BY 1",
     );
     // Each either names a row of the tenant's (and finds none here) or makes one for the tenant that it is given.
-    const making = new Set(["ask_caller", "put_tenant_secret", "seal_tenant_secret", "enter_tenant"]);
+    const making = new Set(["ask_caller", "put_document", "put_tenant_secret", "seal_tenant_secret", "enter_tenant"]);
     expect(rows.map(({ name }) => name)).toEqual(expect.arrayContaining([...making]));
     await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
       const { rows: tokens } = await admin.query<{ lease_token: string | null }>("SELECT lease_token FROM tasks WHERE id = $1", [ownersTask]);
