@@ -37,9 +37,21 @@ export const LEASE_MS = 2_000;
 export const QUOTA = 12;
 
 const BUCKET = "aau-artifacts";
-const FUNCTIONS = ["task-submit", "task-poll", "task-cancel", "task-execute", "llm-gateway", "scope-gateway", "wake", "bridge"] as const;
+const FUNCTIONS = ["task-submit", "task-poll", "task-cancel", "task-execute", "llm-gateway", "scope-gateway", "wake", "artifact-upload", "bridge"] as const;
 /** Two executors, so that somebody can take over from a stopped one. */
-const PROCESSES = ["task-submit", "task-poll", "task-cancel", "task-execute-1", "task-execute-2", "llm-gateway", "scope-gateway", "wake", "bridge", "plugin"] as const;
+const PROCESSES = [
+  "task-submit",
+  "task-poll",
+  "task-cancel",
+  "task-execute-1",
+  "task-execute-2",
+  "llm-gateway",
+  "scope-gateway",
+  "wake",
+  "artifact-upload",
+  "bridge",
+  "plugin",
+] as const;
 export type ProcessName = (typeof PROCESSES)[number];
 /** These speak to PostgreSQL through the proxy. */
 const BEHIND_PROXY = new Set<string>(["task-submit", "task-cancel", "task-execute", "llm-gateway"]);
@@ -175,8 +187,7 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
   const keys = await seed(databaseUrl.href, `http://127.0.0.1:${portOf("plugin")}`);
   // Two at a time: on two cores more would only wait for each other.
   for (let i = 0; i < PROCESSES.length; i += 2) await Promise.all(PROCESSES.slice(i, i + 2).map((name) => processes[name].start()));
-  const ticking = startWakeTimer(processes.wake.port, serviceToken);
-  closers.push(ticking);
+  for (const name of ["wake", "artifact-upload"] as const) closers.push(startTimer(processes[name].port, serviceToken));
   return { processes, postgres, database: { crash: (downMs) => server.crash(downMs), url: databaseUrl.href }, redis, redisWire, store: door, embeddings, api, keys, sources, look };
 }
 
@@ -229,7 +240,7 @@ async function startProvider(sources: Sources, closers: (() => unknown)[]): Prom
 }
 
 /** What the schedule does in a cluster, and more often. */
-function startWakeTimer(port: number, serviceToken: string): () => void {
+function startTimer(port: number, serviceToken: string): () => void {
   const timer = setInterval(() => {
     fetch(`http://127.0.0.1:${port}/`, { method: "POST", headers: { authorization: `Bearer ${serviceToken}` }, signal: AbortSignal.timeout(10_000) })
       .then((answer) => answer.arrayBuffer())
