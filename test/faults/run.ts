@@ -7,7 +7,7 @@ import { BREAKS, type Break } from "./breaks.ts";
 import { runChaos } from "./chaos.ts";
 import { openClient } from "./client.ts";
 import { compareLevels, measurePace, readLevels, untilRecovered } from "./levels.ts";
-import { LEASE_MS, startFaultPlatform } from "./platform.ts";
+import { ask, LEASE_MS, startFaultPlatform } from "./platform.ts";
 import { inRounds, POINTS, type Point } from "./points.ts";
 import { seeded } from "./random.ts";
 import { type Records, readRecords } from "./records.ts";
@@ -54,6 +54,7 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
     await untilAtRest(tools);
     const before = await readLevels(platform);
 
+    const stopForgetting = forgetCircuits(platform.redis.url);
     const points = POINTS.filter((point) =>
       isWanted(point.id, point.fault.kind === "kill" ? point.fault.failpoint : point.fault.kind === "reply" ? point.fault.statement : point.fault.kind),
     );
@@ -72,6 +73,7 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
     if (isWanted("zombie")) await runZombie(tools, size.zombieTasks, "zombie");
     if (isWanted("chaos")) await runChaos({ ...tools, random: seeded(seed + 2) }, size.chaos);
     await Promise.all(open);
+    await stopForgetting();
     const scenarios = SCENARIOS.filter((scenario) => isWanted(scenario.id) && (!isShort || scenario.isShort || wanted.length > 0));
     const share = size.scenarioTasks / SCENARIOS.reduce((sum, { weight = 1 }) => sum + weight, 0);
     for (const scenario of broken ? [] : scenarios) {
@@ -105,6 +107,20 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
   }
   print(`${isGood ? "Every invariant holds" : `NOT every invariant holds; the records are in ${folder}`}. Seed ${seed}, ${seconds().trim()} s.`);
   return isGood;
+}
+
+/** While processes are killed on purpose: an open circuit would keep tasks in the queue for a minute, past every point that waits for them. */
+function forgetCircuits(redisUrl: string): () => Promise<void> {
+  const forget = () =>
+    ask(redisUrl, async (redis) => {
+      const keys = await redis.keys("circuit:*");
+      if (keys.length > 0) await redis.del(...keys);
+    }).catch(() => {});
+  const timer = setInterval(() => void forget(), 300);
+  return () => {
+    clearInterval(timer);
+    return forget();
+  };
 }
 
 /** Two submits at once with one key, over and over. */
