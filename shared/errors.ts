@@ -1,6 +1,7 @@
 /** The one table of errors. HTTP replies, OpenAPI, the docs and the bridge's decision to deliver again all derive from it. */
 
 export const ERRORS = {
+  SIGNATURE_REJECTED: { status: 400, retryable: false, message: "The plugin's signature was not accepted." },
   AUTH_INVALID: { status: 401, retryable: false, message: "The API key is missing, unknown, expired or revoked." },
   FORBIDDEN_SCOPE: { status: 403, retryable: false, message: "This key does not have the scope that the call needs." },
   PLUGIN_NOT_SUBSCRIBED: { status: 403, retryable: false, message: "Your plan does not include this plugin." },

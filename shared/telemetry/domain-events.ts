@@ -25,6 +25,7 @@ export interface Telemetry {
   wakeRang(count: number): void;
   questionsEnded(count: number): void;
   probeFound(plugin: string, status: string): void;
+  pluginMoved(plugin: string, status: "sunset" | "retired", subscriptionsEnded: number): void;
 }
 
 const CIRCUIT_LEVEL = { closed: 0, half_open: 1, open: 2 } as const;
@@ -94,6 +95,7 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
     artifactUploaded: (attempt) => log("info", "waiting artifact uploaded", { attempt }),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
     questionsEnded: (count) => count > 0 && log("info", "questions ended without an answer", { count }),
+    pluginMoved: (plugin, status, subscriptionsEnded) => log("info", "plugin moved on", { plugin_name: plugin, status, count: subscriptionsEnded }),
     probeFound: (plugin, status) => log(status === "healthy" ? "debug" : "warn", "plugin probed", { plugin_name: plugin, status }),
   };
 }

@@ -19,7 +19,7 @@ import { seedKey, seedTenant } from "../../scripts/seed-tenant.ts";
 import { openDatabase } from "../../shared/db/database.ts";
 import { randomHex } from "../../shared/ids.ts";
 import { EMBEDDING_DIMENSIONS } from "../../shared/models/embedder.ts";
-import { registerPlugin } from "../../shared/registry/register-plugin.ts";
+import { publishUnsigned } from "../support/publish-unsigned.ts";
 import { openObjectStore } from "../../shared/storage/object-store.ts";
 import { startPostgres } from "../support/postgres.ts";
 import { type Break, breakDatabase } from "./breaks.ts";
@@ -206,7 +206,7 @@ async function seed(databaseUrl: string, pluginUrl: string): Promise<FaultPlatfo
   try {
     // Callers name the plugin, so nothing is ever compared with its vectors.
     const blind = { model: "none", embed: async (texts: readonly string[]) => texts.map(() => new Float32Array(EMBEDDING_DIMENSIONS)) };
-    await registerPlugin(db, blind, plugin.manifest, pluginUrl);
+    await publishUnsigned(db, blind, plugin.manifest, pluginUrl);
     const tenant = async (name: string, quota: number | null) => {
       const settings = { rate_limits: { per_tenant: 100_000, per_plugin: 100_000 } };
       const { tenantId, userId } = await seedTenant(db, { name, tier: "professional", settings, subscriptions: { [plugin.name]: quota } });
