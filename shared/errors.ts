@@ -16,6 +16,7 @@ export const ERRORS = {
   NO_MATCHING_PLUGIN: { status: 422, retryable: false, message: "No plugin fits this command." },
   CIRCULAR_DEPENDENCY: { status: 422, retryable: false, message: "The plugins depend on each other in a circle." },
   VERSION_UNSATISFIED: { status: 422, retryable: false, message: "No version of a plugin fits what is asked for." },
+  CHAIN_LIMIT: { status: 422, retryable: false, message: "Plugins call each other too deep or too often." },
   CONTENT_POLICY_VIOLATION: { status: 422, retryable: false, message: "The model's provider declined this content." },
   QUOTA_EXCEEDED: { status: 429, retryable: false, message: "The subscription's quota for this period is used up." },
   RATE_LIMITED: { status: 429, retryable: true, message: "Too many requests; wait and try again." },

@@ -13,7 +13,11 @@ const Signature = v.strictObject({
   payload: v.pipe(bytes(88_000), v.description("The signed simple-signing JSON, in base64.")),
   signature: v.pipe(bytes(200), v.description("ECDSA over SHA-256 of the payload, in DER and base64, as `cosign sign` makes it.")),
 });
-const Reply = v.strictObject({ plugin_id: v.string(), status: v.picklist(["pending", "active", "deprecated"]), health: v.picklist(["healthy", "degraded", "unhealthy", "asleep", "unknown"]) });
+const Reply = v.strictObject({
+  plugin_id: v.string(),
+  status: v.picklist(["pending", "active", "deprecated"]),
+  health: v.picklist(["healthy", "degraded", "unhealthy", "asleep", "unknown"]),
+});
 
 /**
  * Publishes a plugin version: its image's signature is verified and countersigned, and it is routable once the platform has seen it healthy, here or at a

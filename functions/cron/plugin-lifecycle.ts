@@ -1,3 +1,4 @@
+import { forgetChainedSteps } from "../../shared/execution/begin-chained-step.ts";
 import { cron } from "../../shared/host/declare.ts";
 import { announceGeneration } from "../../shared/registry/catalogue.ts";
 import { advancePlugins } from "../../shared/registry/plugin-lifecycle.ts";
@@ -15,5 +16,6 @@ export default cron({
       telemetry.pluginMoved(step.name, step.status, step.subscriptions_ended);
       await announceGeneration(redis, step.generation);
     }
+    await forgetChainedSteps(platformDb);
   },
 });

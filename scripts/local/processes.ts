@@ -124,6 +124,7 @@ async function startIsolated({ home, env, port, onStart }: PlatformOptions): Pro
         HOME: env.HOME,
         LLM_GATEWAY_URL: urlOf("llm-gateway"),
         SCOPE_GATEWAY_URL: urlOf("scope-gateway"),
+        CHAIN_GATEWAY_URL: urlOf("chain-gateway"),
       });
       const signed = publisher.signed(name, join(outdir, "functions", name, "index.mjs"));
       await registerPlugin({ registryUrl: urlOf("registry-register"), serviceToken: env.SERVICE_TOKEN ?? "", endpoint: urlOf(name), ...signed });

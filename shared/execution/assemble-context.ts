@@ -67,7 +67,7 @@ export async function loadTaskContext(reader: ContextReader, claim: Claim): Prom
 }
 
 /** The envelope's `context` for one step. Secrets are read for this moment only; without the scope `secrets:{name}` a declared name stays closed. */
-export async function stepContext(reader: ContextReader, claim: Claim, step: ClaimedStep, context: TaskContext): Promise<InputEnvelope["context"]> {
+export async function stepContext(reader: Pick<ContextReader, "db" | "secrets">, claim: Claim, step: ClaimedStep, context: TaskContext): Promise<InputEnvelope["context"]> {
   const names = grantedSecretNames(step.manifest);
   const isTold = hasScope(step, "context:read");
   return {

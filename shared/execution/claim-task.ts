@@ -2,9 +2,8 @@
 import * as v from "valibot";
 import type { PlatformDb } from "../db/database.ts";
 import { asId, type TaskId, type TenantId } from "../ids.ts";
-import { pluginVersion } from "../registry/plugin-versions.ts";
+import { type PluginVersion, pluginVersion } from "../registry/plugin-versions.ts";
 import { Attachment } from "../sdk/src/envelopes.ts";
-import type { Manifest } from "../sdk/src/manifest.ts";
 import { type PlanStep, TaskPlan } from "../tasks/task-plan.ts";
 import { StoredError } from "../tasks/task-view.ts";
 import { TaskContext } from "./assemble-context.ts";
@@ -12,7 +11,7 @@ import { claimRow } from "./claim-batch.ts";
 import { RecordedStep, type StepRecord } from "./step-record.ts";
 
 /** A step of the plan with the plugin version that it was admitted with. */
-export type ClaimedStep = PlanStep & { manifest: Manifest; endpoint: string; config: Record<string, unknown> };
+export type ClaimedStep = PlanStep & PluginVersion & { config: Record<string, unknown> };
 
 export interface Claim {
   taskId: TaskId;
@@ -89,8 +88,9 @@ export async function claimTask(
   const row = v.parse(Row, await claimRow(db, { id, leaseMs, maxCrashes }));
   if (row.outcome === "gone" || row.outcome === "ended") return { outcome: row.outcome };
   const { task } = row;
+  const own = task.plan.filter(({ chained_by }) => chained_by === undefined);
   const [first, ...others] = await Promise.all(
-    task.plan.map(async (step): Promise<ClaimedStep> => {
+    own.map(async (step): Promise<ClaimedStep> => {
       const version = await pluginVersion(db, row.registry_generation, step.plugin, step.version);
       return { ...step, ...version, config: row.configs[step.plugin] ?? {} };
     }),
@@ -107,7 +107,7 @@ export async function claimTask(
       handBacks: task.hand_backs,
       deadlineAtMs: Date.now() + task.deadline_ms,
       steps: [first, ...others],
-      finished: row.steps,
+      finished: row.steps.filter(({ id }) => own.some((step) => step.id === id)),
       due: task.due,
       profile: row.profile,
       command: task.input.command,

@@ -39,6 +39,8 @@ export interface PluginCall {
   envelopeVersion: EnvelopeVersion;
   llmToken: string;
   scopedToken: string;
+  /** Only for plugins that may have others do a part of their work. */
+  chainToken: string | null;
   hasModel: boolean;
   deadline: Date;
   /** The plugin stops at the next node after this, and says `stopped`. */
@@ -96,6 +98,7 @@ async function* execute(agent: Agent, call: PluginCall): AsyncGenerator<Executio
         accept: "application/x-ndjson",
         "aau-llm-token": call.llmToken,
         "aau-scoped-token": call.scopedToken,
+        ...(call.chainToken !== null && { "aau-chain-token": call.chainToken }),
         "aau-models": call.hasModel ? "live" : "offline",
         "aau-deadline": call.deadline.toISOString(),
         ...(call.stopAfter && { "aau-stop-after": call.stopAfter.toISOString() }),

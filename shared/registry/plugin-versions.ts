@@ -22,12 +22,15 @@ const Row = v.object({
   sunset_at: v.nullable(v.date()),
   migration_guide_url: v.nullable(v.string()),
 });
-const held = new WeakMap<PlatformDb, { generation: string; versions: Map<string, PluginVersion> }>();
+const held = new WeakMap<Reader, { generation: string; versions: Map<string, PluginVersion> }>();
+
+/** The registry belongs to no tenant, so that either door to the database may read it. */
+type Reader = Pick<PlatformDb, "call">;
 
 const keyOf = (name: string, version: string) => `${name}@${version}`;
 
 /** The version that a plan names, as of this generation or a later one. Throws when the registry has none: plans are made from it. */
-export async function pluginVersion(db: PlatformDb, generation: string, name: string, version: string): Promise<PluginVersion> {
+export async function pluginVersion(db: Reader, generation: string, name: string, version: string): Promise<PluginVersion> {
   let own = held.get(db);
   if (own?.generation !== generation) {
     own = { generation, versions: new Map() };

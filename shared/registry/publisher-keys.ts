@@ -39,12 +39,7 @@ export async function trustPublisherKey(db: PlatformDb, key: KeyToTrust): Promis
 /** False: there is no such key. What it signed before keeps running; nothing more of it becomes routable. */
 export async function revokePublisherKey(db: PlatformDb, name: string): Promise<boolean> {
   const changed = await db.platform((tx) =>
-    tx
-      .updateTable("publisher_keys")
-      .set({ revoked_at: sql<Date>`coalesce(revoked_at, now())` })
-      .where("name", "=", name)
-      .returning("id")
-      .executeTakeFirst(),
+    tx.updateTable("publisher_keys").set({ revoked_at: sql<Date>`coalesce(revoked_at, now())` }).where("name", "=", name).returning("id").executeTakeFirst(),
   );
   return changed !== undefined;
 }

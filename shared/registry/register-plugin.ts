@@ -8,8 +8,8 @@ import { Refusal } from "../errors.ts";
 import { newId } from "../ids.ts";
 import type { Embedder } from "../models/embedder.ts";
 import { Manifest } from "../sdk/src/manifest.ts";
-import { type Admission, isStillAdmitted, type PluginTrust } from "./admit-image.ts";
 import { SignedAdmission } from "./admission-record.ts";
+import { type Admission, isStillAdmitted, type PluginTrust } from "./admit-image.ts";
 import { type Health, vectorToBytes } from "./catalogue.ts";
 import { compileConfigSchema } from "./config-issues.ts";
 import { checkDependencies, type DependencyGraph, findDependencyCircle } from "./refuse-dependencies.ts";
@@ -33,7 +33,7 @@ export function checkContract(manifest: Manifest): void {
 /** Whose plugin this is; undefined: nobody's yet. */
 export async function findPluginOwner(db: PlatformDb, name: string): Promise<string | null | undefined> {
   const row = await db.platform((tx) => tx.selectFrom("plugins").select("owner_tenant_id").where("name", "=", name).executeTakeFirst());
-  return row && row.owner_tenant_id;
+  return row?.owner_tenant_id;
 }
 
 /**

@@ -13,9 +13,9 @@ import { hashApiKey } from "../../shared/access/api-key.ts";
 import { openDatabase } from "../../shared/db/database.ts";
 import { randomHex } from "../../shared/ids.ts";
 import { offlineEmbedder } from "../../shared/models/embeddings-offline/offline-embedder.ts";
-import { publishUnsigned } from "../support/publish-unsigned.ts";
 import type { Plugin } from "../../shared/sdk/src/define-plugin.ts";
 import { startPostgres } from "../support/postgres.ts";
+import { publishUnsigned } from "../support/publish-unsigned.ts";
 import { type Load, startLoad } from "./load.ts";
 import { cpuMs, peakKib, type Started, startNode } from "./node-process.ts";
 

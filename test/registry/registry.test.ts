@@ -32,8 +32,7 @@ async function inside(method: string, path: string, body?: unknown): Promise<Api
 let count = 0;
 /** A plugin of the test's own, so that no test sees another's. */
 const manifest = (changes: Record<string, unknown> = {}) => ({ ...walker.manifest, name: `sample-${count}`, ...changes });
-const register = (changes: Record<string, unknown> = {}, endpoint = service.url) =>
-  inside("POST", "/internal/registry/register", { manifest: manifest(changes), endpoint });
+const register = (changes: Record<string, unknown> = {}, endpoint = service.url) => inside("POST", "/internal/registry/register", { manifest: manifest(changes), endpoint });
 const fresh = () => `sample-${++count}`;
 const versionOf = async (name: string) => {
   const answer = await tenant.api("GET", `/v1/plugins/${name}`);

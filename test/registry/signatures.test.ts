@@ -76,7 +76,8 @@ async function register(body: Record<string, unknown>): Promise<ApiAnswer> {
   const text = await answer.text();
   return { status: answer.status, headers: answer.headers, text, body: JSON.parse(text) };
 }
-const publish = (one: Release, signatures?: readonly ImageSignature[]) => register({ manifest: one.manifest, image: one.image, ...(signatures ? { signatures: sent(signatures) } : {}) });
+const publish = (one: Release, signatures?: readonly ImageSignature[]) =>
+  register({ manifest: one.manifest, image: one.image, ...(signatures ? { signatures: sent(signatures) } : {}) });
 
 function expectRejected(answer: ApiAnswer, reason: string): void {
   expectRefusal(answer, "SIGNATURE_REJECTED");
@@ -143,7 +144,9 @@ describe("a signed image", () => {
         return done.stdout;
       };
       run("generate-key-pair");
-      const publicKey = createPublicKey(run("public-key", "--key", "cosign.key")).export({ type: "spki", format: "pem" }).toString();
+      const publicKey = createPublicKey(run("public-key", "--key", "cosign.key"))
+        .export({ type: "spki", format: "pem" })
+        .toString();
       await trustPublisherKey(platform.db, { name: "by-cosign", publicKey, ownerTenantId: null, expiresAt: null });
       const one = release();
       await writeFile(join(folder, "x"), "");
@@ -167,7 +170,12 @@ describe("what is refused, and leaves nothing behind", () => {
     await rejects("untrusted_key", () => publish(one, [signed(one, privateKey)]));
     const [good] = [signed(one, keyOf("house"))];
     await rejects("untrusted_key", () => publish(one, [{ ...good, payload: Buffer.concat([good.payload, Buffer.from(" ")]) }]));
-    await rejects("untrusted_key", () => publish(one, [good, good].map(({ payload }) => ({ payload, signature: randomBytes(64) }))));
+    await rejects("untrusted_key", () =>
+      publish(
+        one,
+        [good, good].map(({ payload }) => ({ payload, signature: randomBytes(64) })),
+      ),
+    );
   });
 
   it("another image's signature", async () => {
@@ -219,7 +227,15 @@ describe("what is refused, and leaves nothing behind", () => {
     const one = release();
     const signature = [signed(one, keyOf("house"))];
     const repository = `${images.host}/${one.repository}`;
-    for (const image of [`${repository}:latest`, repository, `${repository}@sha256:abc`, `${repository}@md5:${"0".repeat(32)}`, `http://${one.image}`, `user:pw@${one.image}`, `${repository}/../x@${one.digest}`])
+    for (const image of [
+      `${repository}:latest`,
+      repository,
+      `${repository}@sha256:abc`,
+      `${repository}@md5:${"0".repeat(32)}`,
+      `http://${one.image}`,
+      `user:pw@${one.image}`,
+      `${repository}/../x@${one.digest}`,
+    ])
       expectRefusal(await register({ manifest: one.manifest, image, signatures: sent(signature) }), "INVALID_INPUT", image);
     for (const host of ["169.254.169.254", "localhost:1", "registry.example.com", "127.0.0.1"])
       expectRefusal(await register({ manifest: one.manifest, image: `${host}/${one.repository}@${one.digest}` }), "INVALID_INPUT", host);
@@ -274,7 +290,11 @@ describe("an image registry that lies, or is not well", () => {
 
   it("cannot make it read for ever: a hundred signatures, and a list that is none", async () => {
     const many = release();
-    images.sign(many.repository, many.digest, Array.from({ length: 100 }, () => signed(many, keyOf("house"))));
+    images.sign(
+      many.repository,
+      many.digest,
+      Array.from({ length: 100 }, () => signed(many, keyOf("house"))),
+    );
     await rejects("too_many", () => publish(many));
     const odd = release();
     images.spoil(path(odd, `manifests/${odd.digest.replace(":", "-")}.sig`), (response) => response.end('{"layers": 7}'));

@@ -36,7 +36,7 @@ const NO_GATEWAYS = {
   llmGatewayUrl: "http://127.0.0.1:9",
   scopeGatewayUrl: "http://127.0.0.1:9",
   llmToken: "cap_llm",
-  scopedToken: "cap_scoped",
+  scopedToken: "cap_scoped", chainGatewayUrl: "", chainToken: null,
   hasModel: false,
   deadline: null,
   trace: {},

@@ -1,6 +1,7 @@
 /** Puts a plugin into the catalogue without a registry function: routable at once, and signed by nobody. */
-import { randomHex } from "../../shared/ids.ts";
+
 import type { PlatformDb } from "../../shared/db/database.ts";
+import { randomHex } from "../../shared/ids.ts";
 import type { Embedder } from "../../shared/models/embedder.ts";
 import { admissionSigner } from "../../shared/registry/admission-record.ts";
 import { admitImage } from "../../shared/registry/admit-image.ts";

@@ -17,4 +17,21 @@ import { opener as storage } from "./storage.ts";
 import { opener as telemetry } from "./telemetry.ts";
 import { opener as upstream } from "./upstream.ts";
 
-export const ALL_OPENERS: Openers = { capabilities, clock, cursors, db, embedder, platformDb, plugins, pluginTrust, redis, ring, secrets, settings, signals, storage, telemetry, upstream };
+export const ALL_OPENERS: Openers = {
+  capabilities,
+  clock,
+  cursors,
+  db,
+  embedder,
+  platformDb,
+  plugins,
+  pluginTrust,
+  redis,
+  ring,
+  secrets,
+  settings,
+  signals,
+  storage,
+  telemetry,
+  upstream,
+};

@@ -18,6 +18,7 @@ const Instant = v.optional(
 const Headers = v.object({
   "aau-llm-token": Token,
   "aau-scoped-token": Token,
+  "aau-chain-token": v.optional(Token),
   "aau-models": v.optional(v.picklist(["live", "offline"]), "live"),
   "aau-deadline": Instant,
   /** After this the plugin stops at the next node's boundary: the platform's own process, or the request, cannot last for longer. */
