@@ -63,7 +63,7 @@ describe("ctx.chain", () => {
   });
 
   it.each([
-    [{ failed: { code: "INTERNAL", cause: "plugin" } } as const, { error_code: "PLUGIN_UNAVAILABLE", error_cause: "upstream" }],
+    [{ failed: { code: "INTERNAL", cause: "plugin" } } as const, { error_code: "DEPENDENCY_FAILED", error_cause: "upstream" }],
     [{ failed: { code: "PLUGIN_UNAVAILABLE", cause: "platform" } } as const, { error_code: "PLUGIN_UNAVAILABLE", error_cause: "platform" }],
     [{ failed: { code: "INVALID_INPUT", message: "Attach a file.", cause: "caller" } } as const, { error_code: "INVALID_INPUT", error_cause: "caller", error: "Attach a file." }],
   ])("ends the task as the other's failure %j says, unless the plugin goes on without", async (answer, expected) => {

@@ -32,7 +32,7 @@ export class UpstreamUnavailable extends Error {
   override readonly name = "UpstreamUnavailable";
 }
 
-/** Another plugin, called through `ctx.chain`, did not do its part. Uncaught, it ends the task with its own code, and is not held against this plugin. */
+/** Another plugin, called through `ctx.chain`, did not do its part. Uncaught, it fails the task as a service outside this plugin does. */
 export class ChainFailed extends Error {
   override readonly name = "ChainFailed";
   readonly code: string;

@@ -67,10 +67,11 @@ function isBrokenConnection(error: Error): boolean {
   return code.startsWith("UND_ERR_") && !code.includes("INVALID");
 }
 
-/** Where the other plugin is at fault, this one's service from outside has failed. Its words are the platform's, or the other plugin's own for callers. */
+/** Where the other plugin is at fault, a service that this one needs has failed: for now, or for good. */
 function ofChain({ message, code, blame, retryAfterSec }: ChainFailed): Failure {
   if (blame === "caller") return { error: message, error_code: code, error_cause: "caller" };
-  return unavailable(`A plugin that this one needs did not do its part (${code}).`, blame === "platform" ? "platform" : "upstream", retryAfterSec);
+  const [error, error_cause] = [`A plugin that this one needs did not do its part (${code}).`, blame === "platform" ? "platform" : "upstream"] as const;
+  return code === "PLUGIN_UNAVAILABLE" ? unavailable(error, error_cause, retryAfterSec) : { error, error_code: "DEPENDENCY_FAILED", error_cause };
 }
 
 function fromError(error: unknown, anthropic: Anthropic): Failure | null {
