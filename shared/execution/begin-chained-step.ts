@@ -27,6 +27,7 @@ const TOKEN_SLACK_MS = 5_000;
 const Record_ = v.record(v.string(), v.unknown());
 const Begun = v.object({
   outcome: v.picklist(["begun", "ended", "in_flight", "lease_lost", "cancelled", "too_many", "not_included", "not_subscribed", "quota_exceeded"]),
+  name: v.nullable(v.string()),
   version: v.nullable(v.string()),
   step: v.nullable(v.object({ status: v.string(), output: v.unknown(), error: v.unknown() })),
   tokens_used: v.pipe(v.string(), v.transform(Number)),
@@ -69,16 +70,14 @@ export async function beginChainedStep(
 
   const key = createHash("sha256")
     .update(canonicalJson([plugin, asked.command, asked.attachments, asked.occurrence]))
-    .digest("hex")
-    .slice(0, 12);
-  const id = `${capability.step}.${key}`;
+    .digest("hex");
   const holder = randomUUID();
   const [raw] = await db.call("SELECT * FROM begin_chained_step($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", [
     capability.tenant,
     capability.task,
     capability.lease,
     capability.step,
-    id,
+    key,
     plugin,
     wanted,
     holder,
@@ -86,6 +85,7 @@ export async function beginChainedStep(
     MAX_CHAINED_STEPS,
   ]);
   const begun = v.parse(Begun, raw);
+  const id = begun.name ?? capability.step;
   // The version that an earlier attempt began with, so that its models' answers are found again.
   const version = begun.version ?? wanted;
   if (begun.outcome === "ended") {
@@ -134,7 +134,7 @@ export async function beginChainedStep(
   return { kind: "begun", holder, step, claim, context: task.context ?? { history: [], knowledge: [], warnings: [] } };
 }
 
-/** Clears up behind gateways that were killed. */
+/** What tasks asked that are over. */
 export async function forgetChainedSteps(db: PlatformDb): Promise<void> {
   await db.call("SELECT forget_chained_steps()", []);
 }
