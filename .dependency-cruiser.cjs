@@ -17,7 +17,9 @@ module.exports = {
     {
       name: "domain-does-not-know-the-host",
       severity: "error",
-      from: { path: "^shared/(tasks|routing|planning|execution|registry|access|metering|conversations|knowledge|tickets|webhooks|egress|db|redis|storage|models|telemetry|[^/]+\\.ts$)" },
+      from: {
+        path: "^shared/(tasks|routing|planning|execution|registry|access|metering|conversations|knowledge|tickets|webhooks|egress|db|redis|storage|models|telemetry|[^/]+\\.ts$)",
+      },
       to: { path: "^shared/host/" },
     },
     {
