@@ -18,7 +18,7 @@ module.exports = {
       name: "domain-does-not-know-the-host",
       severity: "error",
       from: {
-        path: "^shared/(tasks|routing|planning|execution|registry|access|metering|conversations|knowledge|tickets|webhooks|egress|db|redis|storage|models|telemetry|[^/]+\\.ts$)",
+        path: "^shared/(tasks|routing|planning|execution|registry|access|metering|conversations|knowledge|tickets|privacy|webhooks|egress|db|redis|storage|models|telemetry|[^/]+\\.ts$)",
       },
       to: { path: "^shared/host/" },
     },
@@ -26,7 +26,7 @@ module.exports = {
       name: "resources-know-no-business",
       severity: "error",
       from: { path: "^shared/(db|redis|storage|models)/" },
-      to: { path: "^shared/(tasks|routing|planning|execution|registry|access|metering|conversations|knowledge|tickets|webhooks)/", dependencyTypesNot: ["type-only"] },
+      to: { path: "^shared/(tasks|routing|planning|execution|registry|access|metering|conversations|knowledge|tickets|privacy|webhooks)/", dependencyTypesNot: ["type-only"] },
     },
     { name: "vocabulary-stands-below-all", severity: "error", from: { path: "^shared/[^/]+\\.ts$" }, to: { path: "^shared/[^/]+/", pathNot: "^shared/sdk/" } },
     { name: "no-dev-dependency-in-production", severity: "error", from: { path: "^(functions|shared)/" }, to: { dependencyTypes: ["npm-dev"], dependencyTypesNot: ["type-only"] } },

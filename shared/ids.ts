@@ -32,7 +32,6 @@ export type UserId = Id<"user">;
 export type KeyId = Id<"key">;
 export type DocumentId = Id<"document">;
 export type WebhookId = Id<"webhook">;
-export type DeliveryId = Id<"delivery">;
 
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
