@@ -53,7 +53,7 @@ describe("aau plugin", () => {
     expect([again.code, again.out]).toEqual([1, expect.stringContaining("is not empty")]);
     expect(await readFile(join(folder, "my-plugin", "main.ts"), "utf8")).toBe("mine");
     expect((await aau(["new", "No Name"])).code).toBe(1);
-  }, 60_000);
+  }, 240_000);
 
   it("test is red where a test is, and where there is none", async () => {
     await aau(["new", "red-plugin"]);
@@ -62,7 +62,7 @@ describe("aau plugin", () => {
     const none = await mkdtemp(join(tmpdir(), "aau-none-"));
     expect((await aau(["test", none])).code).toBe(1);
     await rm(none, { recursive: true });
-  }, 60_000);
+  }, 240_000);
 
   it("publish signs with the developer's key, stores the signature beside the image, and the platform takes it; another's key it does not", async () => {
     await aau(["new", "published"], {});
@@ -99,5 +99,5 @@ describe("aau plugin", () => {
     expect([tag.code, tag.out]).toEqual([1, expect.stringContaining("sha256")]);
     const missing = await aau(args("key.pem"), {});
     expect([missing.code, missing.out]).toEqual([1, expect.stringContaining("AAU_REGISTRY_URL is missing")]);
-  }, 90_000);
+  }, 240_000);
 });
