@@ -5,7 +5,7 @@ import { Counter, Gauge } from "prom-client";
 import { openDatabase, type PlatformDb } from "../../db/database.ts";
 import { parseId } from "../../ids.ts";
 import { tryRedis } from "../../redis/availability.ts";
-import { connectBlockingRedis, connectRedis } from "../../redis/connect.ts";
+import { connectReader, connectRedis } from "../../redis/connect.ts";
 import { taskStream } from "../../redis/streams.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
@@ -44,7 +44,7 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics): P
         target: { url: functionUrl(config, wire.function), event: wire.event, serviceToken: required(config, "SERVICE_TOKEN") },
         maxInFlight: config.BRIDGE_IN_FLIGHT,
         redis,
-        blocking: connectBlockingRedis(redisUrl),
+        blocking: connectReader(redisUrl),
         agent,
         log,
         onDead: (entry, reason) => failWork(db, entry, reason),

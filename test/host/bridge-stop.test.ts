@@ -1,0 +1,50 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, it, vi } from "vitest";
+import { type LocalRedis, startRedis } from "../../scripts/local/redis.ts";
+import { deliveryAgent } from "../../shared/host/bridge/delivery.ts";
+import { defineStreamCommands } from "../../shared/host/bridge/stream-commands.ts";
+import { startStreamConsumer } from "../../shared/host/bridge/stream-consumer.ts";
+import { connectReader, connectRedis } from "../../shared/redis/connect.ts";
+
+let folder: string;
+let server: LocalRedis;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "aau-test-"));
+  server = await startRedis(folder, { persist: false });
+});
+afterAll(async () => {
+  await server?.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+it("a consumer stops also when Redis went away while it waited for entries", async () => {
+  const redis = connectRedis(server.url, { commandTimeout: 2_000 });
+  const blocking = connectReader(server.url);
+  defineStreamCommands(redis);
+  const agent = deliveryAgent();
+  await vi.waitFor(() => expect([redis.status, blocking.status]).toEqual(["ready", "ready"]));
+  const target = { url: "http://127.0.0.1:1/", event: "io.aau.test", serviceToken: "token" };
+  const consumer = startStreamConsumer({
+    stream: "stream:test",
+    consumer: "one",
+    target,
+    maxInFlight: 4,
+    redis,
+    blocking,
+    agent,
+    log: () => {},
+    onDead: async () => {},
+    onVerdict: () => {},
+  });
+  await vi.waitFor(async () => expect(await redis.client("LIST")).toMatch(/cmd=xreadgroup/));
+  server.child.process.kill("SIGKILL");
+  await server.child.exited;
+  // The connection that the read was made on is gone, and the next one was tried in vain.
+  await vi.waitFor(() => expect(blocking.status).toBe("reconnecting"));
+  await new Promise((resolve) => blocking.once("close", resolve));
+  await consumer.stop(1_000);
+  redis.disconnect();
+  await agent.destroy();
+}, 10_000);
