@@ -1,11 +1,15 @@
 /** The one always-on process: it turns entries of Redis Streams into CloudEvents for functions, one consumer a stream. */
 import { randomUUID } from "node:crypto";
+import { once } from "node:events";
 import { hostname } from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Redis } from "ioredis";
 import { Counter, Gauge } from "prom-client";
 import { openDatabase, type PlatformDb } from "../../db/database.ts";
 import { parseId } from "../../ids.ts";
 import { tryRedis } from "../../redis/availability.ts";
 import { connectReader, connectRedis } from "../../redis/connect.ts";
+import { evictionPolicy, evicts } from "../../redis/eviction.ts";
 import { taskStream } from "../../redis/streams.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
@@ -21,11 +25,18 @@ export interface Bridge {
 }
 
 const FIND_STREAMS_EVERY_MS = 2_000;
+/** A Redis that is away at boot is waited for no longer; the bridge begins without the look at it. */
+const REDIS_AT_BOOT_MS = 2_000;
 
 export async function startBridge(config: Config, log: Log, metrics: Metrics): Promise<Bridge> {
   const redisUrl = required(config, "REDIS_URL");
   const redis = connectRedis(redisUrl, { commandTimeout: 2_000 });
   defineStreamCommands(redis);
+  const policy = await policyAtBoot(redis);
+  if (policy !== null) {
+    redis.disconnect();
+    throw evicts(policy);
+  }
   const db = await openDatabase({ url: required(config, "DATABASE_URL"), driver: config.DATABASE_DRIVER, poolSize: 2 });
   const agent = deliveryAgent();
   const consumers = new Map<string, StreamConsumer>();
@@ -77,6 +88,11 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics): P
       await db.close();
     },
   };
+}
+
+async function policyAtBoot(redis: Redis): Promise<string | null> {
+  if (redis.status !== "ready") await Promise.race([once(redis, "ready"), delay(REDIS_AT_BOOT_MS, undefined, { ref: false })]).catch(() => {});
+  return evictionPolicy(redis);
 }
 
 async function listPluginNames(db: PlatformDb): Promise<string[]> {

@@ -3,10 +3,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { type LocalRedis, startRedis } from "../../scripts/local/redis.ts";
+import { startBridge } from "../../shared/host/bridge/bridge.ts";
 import { deliveryAgent } from "../../shared/host/bridge/delivery.ts";
 import { defineStreamCommands } from "../../shared/host/bridge/stream-commands.ts";
 import { startStreamConsumer } from "../../shared/host/bridge/stream-consumer.ts";
+import { readConfig } from "../../shared/host/config.ts";
 import { connectReader, connectRedis } from "../../shared/redis/connect.ts";
+import { openLog } from "../../shared/telemetry/log.ts";
+import { openMetrics } from "../../shared/telemetry/metrics.ts";
 
 let folder: string;
 let server: LocalRedis;
@@ -17,6 +21,22 @@ beforeAll(async () => {
 afterAll(async () => {
   await server?.stop();
   await rm(folder, { recursive: true, force: true });
+});
+
+it("a bridge does not start on a Redis that would evict its streams", async () => {
+  const redis = connectRedis(server.url);
+  await vi.waitFor(() => expect(redis.status).toBe("ready"));
+  const start = () =>
+    startBridge(readConfig({ REDIS_URL: server.url, DATABASE_URL: "postgres://127.0.0.1:1/none" }), openLog({ service: "bridge", level: "silent" }), openMetrics());
+  try {
+    for (const policy of ["allkeys-lru", "allkeys-random"]) {
+      await redis.config("SET", "maxmemory-policy", policy);
+      await expect(start()).rejects.toThrow(`maxmemory-policy ${policy}`);
+    }
+  } finally {
+    await redis.config("SET", "maxmemory-policy", "noeviction");
+    redis.disconnect();
+  }
 });
 
 it("a consumer stops also when Redis went away while it waited for entries", async () => {
