@@ -40,6 +40,7 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics): P
   const db = await openDatabase({ url: required(config, "DATABASE_URL"), driver: config.DATABASE_DRIVER, poolSize: 2 });
   const agent = deliveryAgent();
   const consumers = new Map<string, StreamConsumer>();
+  const leaving = new Set<Promise<void>>();
   // Host and boot: a process that comes back under the same name must not be taken for the one that died.
   const consumer = `${hostname()}-${randomUUID()}`;
   const deliveries = new Counter({ name: "aau_bridge_deliveries_total", help: "Deliveries by verdict", labelNames: ["stream", "verdict"], registers: [metrics.registry] });
@@ -66,9 +67,20 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics): P
   }
 
   async function findStreams(): Promise<void> {
+    const found = new Set<string>();
     for (const wire of WIRING) {
-      if (!wire.stream.includes("{plugin}")) consume(wire.stream, wire);
-      else for (const name of await listPluginNames(db)) consume(taskStream(name), wire);
+      const streams = wire.stream.includes("{plugin}") ? (await listPluginNames(db)).map(taskStream) : [wire.stream];
+      for (const stream of streams) {
+        found.add(stream);
+        consume(stream, wire);
+      }
+    }
+    // Each holds a connection to Redis; those of retired plugins must not gather.
+    for (const [stream, consumer] of consumers) {
+      if (found.has(stream)) continue;
+      consumers.delete(stream);
+      leaving.add(consumer.stop(config.DRAIN_MS));
+      log("info", "stream is not read any more", { stream });
     }
   }
 
@@ -82,7 +94,7 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics): P
     async stop() {
       clearInterval(finder);
       await finding;
-      await Promise.all([...consumers.values()].map((c) => c.stop(config.DRAIN_MS)));
+      await Promise.all([...leaving, ...[...consumers.values()].map((c) => c.stop(config.DRAIN_MS))]);
       await agent.destroy();
       redis.disconnect();
       await db.close();

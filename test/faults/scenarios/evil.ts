@@ -19,6 +19,7 @@ async function meet(tools: ScenarioTools, evil: EvilKind): Promise<void> {
       directives: `beside ${publicId("task", rows[0]?.id ?? "")}`,
       deserves: evil.error ? { status: ["failed"], code: [evil.error.code], cause: ["plugin"] } : { status: ["success"] },
     }));
+    await tools.platform.look.query("UPDATE plugins SET status = 'retired' WHERE name = $1", [manifest.name]);
   } finally {
     await pod.stop();
   }
