@@ -30,7 +30,7 @@ const SAFEGUARDS = {
     what: "PostgreSQL answers before its log is on the disk",
     turnsRed: "I1",
     shows: "F-10",
-    postgresFlags: ["-c", "synchronous_commit=off", "-c", "wal_writer_delay=10000"],
+    postgresFlags: ["-c", "synchronous_commit=off", "-c", "wal_writer_delay=10000", "-c", "wal_writer_flush_after=1GB"],
   },
   unique: {
     what: "idempotency_keys has no primary key: two submits at once with one key may both be admitted",
@@ -48,7 +48,7 @@ const SAFEGUARDS = {
     what: "claim_tasks takes whatever is rung, over or not",
     turnsRed: "I4",
     shows: "F-18",
-    functions: { claim_tasks: ["CASE q.status WHEN 'queued' THEN true WHEN 'running' THEN q.lease_until < now() END AND"] },
+    functions: { claim_tasks: ["WHERE CASE q.status WHEN 'queued' THEN true WHEN 'running' THEN q.lease_until < now() END "] },
   },
   meter: {
     what: "the gateway estimates every call instead of reading what the provider counted",
