@@ -39,6 +39,8 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
   // What shows the break, and nothing else.
   const wanted = safeguard ? [safeguard.shows] : only;
   const times = safeguard ? SHORT_TIMES : TIMES;
+  // Pace and leaks are compared with what was before; nothing else needs that.
+  const isMeasured = safeguard === null || safeguard.turnsRed === "I13" || safeguard.turnsRed === "I14";
   const isWanted = (...names: string[]) => wanted.length === 0 || wanted.some((part) => names.some((name) => name.includes(part)));
   const folder = mkdtempSync(join(tmpdir(), "aau-faults-"));
   print(`seed ${seed}${isShort ? ", short form" : ""}${broken ? `, ${safeguard?.turnsRed} broken on purpose: ${safeguard?.what}` : ""}`);
@@ -50,8 +52,8 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
     const tools: RoundTools = { platform, client, random, say, times, levels: [] };
 
     // Pools grow to what the scenarios need, so that growth after that is a leak.
-    await measurePace(client, platform, "warm", { tasks: 60, inFlight: 40 });
-    const beforeMs = await measurePace(client, platform, "pace-before");
+    if (isMeasured) await measurePace(client, platform, "warm", { tasks: 60, inFlight: 40 });
+    const beforeMs = isMeasured ? await measurePace(client, platform, "pace-before") : 0;
     await untilAtRest(tools);
     const before = await readLevels(platform);
 
@@ -85,12 +87,12 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
       await untilAtRest(tools);
     }
     await untilAtRest(tools);
-    const pace = safeguard && safeguard.turnsRed !== "I13" ? null : await untilRecovered(client, platform, beforeMs);
+    const pace = isMeasured && safeguard?.turnsRed !== "I14" ? await untilRecovered(client, platform, beforeMs) : null;
     if (pace)
       say(
         `95th percentile from submit to done: ${Math.round(pace.beforeMs)} ms before, ${Math.round(pace.afterMs)} ms ${pace.recoveredAfterSec?.toFixed(1) ?? "over 60"} s after the last fault`,
       );
-    const levels = safeguard && safeguard.turnsRed !== "I14" ? [] : [...tools.levels, ...(await compareLevels(platform, before))];
+    const levels = isMeasured && safeguard?.turnsRed !== "I13" ? [...tools.levels, ...(await compareLevels(platform, before))] : [];
     client.giveUp();
 
     const records: Records = { ...(await readRecords(platform.sources)), pace, levels };
