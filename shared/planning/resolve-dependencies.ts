@@ -16,8 +16,9 @@ export const MAX_STEPS = 20;
 export interface Releases {
   /** Empty for a plugin that does not exist, or that this tenant may not see. */
   versionsOf(plugin: string): readonly string[];
-  manifestOf(plugin: string, version: string): Pick<Manifest, "dependencies"> | undefined;
+  manifestOf(plugin: string, version: string): Depending | undefined;
 }
+type Depending = Pick<Manifest, "dependencies"> & Partial<Pick<Manifest, "required_scopes">>;
 
 /** Throws NOT_FOUND, VERSION_UNSATISFIED, CIRCULAR_DEPENDENCY with the path, or INVALID_INPUT for too many steps. */
 export function resolvePlan(releases: Releases, requested: readonly RequestedStep[]): TaskPlan {
@@ -71,8 +72,8 @@ function attempt(releases: Releases, requested: readonly RequestedStep[], ranges
 }
 
 /** What has to be done before a plugin begins. One with `plugin:chain` calls its dependencies itself, when and if it needs them. */
-function dependenciesOf(manifest: Pick<Manifest, "dependencies" | "required_scopes"> | undefined): Manifest["dependencies"] {
-  return !manifest || manifest.required_scopes.includes("plugin:chain") ? [] : manifest.dependencies;
+function dependenciesOf(manifest: Depending | undefined): Manifest["dependencies"] {
+  return !manifest || manifest.required_scopes?.includes("plugin:chain") ? [] : manifest.dependencies;
 }
 
 function unsatisfied(plugin: string, ranges: readonly string[], available: readonly string[]): never {

@@ -130,7 +130,7 @@ describe("node", () => {
       llmToken: "cap_llm",
       scopedToken: "cap_scoped", chainGatewayUrl: "", chainToken: null,
       hasModel: false,
-      deadline: null,
+      timeLeftMs: null,
       signal,
       trace: {},
     };
