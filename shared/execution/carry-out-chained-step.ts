@@ -5,13 +5,13 @@ import type { TenantSecrets } from "../access/tenant-secrets.ts";
 import { publicId } from "../ids.ts";
 import type { Signals } from "../redis/signals.ts";
 import type { ChainLine, ChainRequest } from "../sdk/src/chaining.ts";
-import { ENVELOPE_VERSION, type InputEnvelope } from "../sdk/src/envelopes.ts";
+import { ENVELOPE_VERSION } from "../sdk/src/envelopes.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 import { stepContext } from "./assemble-context.ts";
 import type { Begun } from "./begin-chained-step.ts";
 import { holdChainedStep } from "./chained-hold.ts";
 import type { ClaimedStep } from "./claim-task.ts";
-import { runStep, type StepEnding, type StepRunner } from "./run-step.ts";
+import { type Prepared, runStep, type StepEnding, type StepRunner } from "./run-step.ts";
 import { type StepRecord, stepRecord, stepRow } from "./step-record.ts";
 import { storedOutput } from "./stored-output.ts";
 
@@ -69,14 +69,18 @@ export async function carryOutChainedStep(
   let isEnded = false;
   await using lease = await holdChainedStep(runner.db, runner.signals, { capability, step: step.id, holder });
   try {
-    const prepare = async (which: ClaimedStep): Promise<InputEnvelope> => ({
-      task_id: publicId("task", claim.taskId),
-      task_description: asked.command,
-      envelope_version: ENVELOPE_VERSION,
-      context: await stepContext(runner, claim, which, context),
-      metadata: { source_channel: "api", priority: claim.priority, source_plugin: capability.plugin, correlation_id: claim.requestId, timestamp: claim.createdAt },
-      // A plugin made them or passes them on: to the next one they are data of that plugin's.
-      attachments: asked.attachments.map((file) => ({ ...file, origin: { step: capability.step, plugin: capability.plugin } })),
+    const prepare = async (which: ClaimedStep): Promise<Prepared> => ({
+      input: {
+        task_id: publicId("task", claim.taskId),
+        task_description: asked.command,
+        envelope_version: ENVELOPE_VERSION,
+        context: await stepContext(runner, claim, which, context),
+        metadata: { source_channel: "api", priority: claim.priority, source_plugin: capability.plugin, correlation_id: claim.requestId, timestamp: claim.createdAt },
+        // A plugin made them or passes them on: to the next one they are data of that plugin's.
+        attachments: asked.attachments.map((file) => ({ ...file, origin: { step: capability.step, plugin: capability.plugin } })),
+      },
+      // The task's context is its executor's to keep: a later attempt goes the long way, and pays nothing for that.
+      shortening: { isKnown: false, keep: async () => {} },
     });
     lease.report("step_started", { plugin: step.plugin, version: step.version, chained_by: capability.step });
     const startedAt = performance.now();

@@ -124,10 +124,9 @@ const run = async (tenant: TestTenant, plugin: string, command: string, more: Re
 const usageOf = async (tenant: TestTenant) =>
   Object.fromEntries(
     (
-      await platform.db.call<{ plugin: string; used: number; reserved: number }>(
-        "SELECT plugin_name AS plugin, used, reserved FROM usage_periods WHERE tenant_id = $1",
-        [tenant.tenantId],
-      )
+      await platform.db.call<{ plugin: string; used: number; reserved: number }>("SELECT plugin_name AS plugin, used, reserved FROM usage_periods WHERE tenant_id = $1", [
+        tenant.tenantId,
+      ])
     ).map(({ plugin, used, reserved }) => [plugin, [used, reserved]]),
   );
 const billsOf = (tenant: TestTenant) =>
@@ -247,10 +246,7 @@ describe("time, money and end are those of the whole task", () => {
     const { body } = await tenant.api("POST", "/v1/tasks", { command, plugin: "boss" });
     await waiting(name);
     const task = parseId("task", body.task_id) ?? "";
-    const [row] = await platform.db.call<{ lease_token: string; attempt: number }>(
-      "SELECT lease_token, attempt FROM tasks WHERE id = $1",
-      [task],
-    );
+    const [row] = await platform.db.call<{ lease_token: string; attempt: number }>("SELECT lease_token, attempt FROM tasks WHERE id = $1", [task]);
     const { lease_token: lease = "", attempt = 1 } = row ?? {};
     const capability = {
       aud: "chain" as const,

@@ -23,7 +23,10 @@ afterAll(async () => {
 describe("npm run plugin", () => {
   it("shows, deprecates, restores and deregisters", async () => {
     expect(JSON.parse(await run("show", "echo"))).toMatchObject({ plugin: "echo", status: "active", versions: [{ version: "1.0.0", signed_by: null }] });
-    expect(JSON.parse(await run("deprecate", "echo", "--guide", "https://docs.example.com"))).toMatchObject({ status: "deprecated", migration_guide_url: "https://docs.example.com" });
+    expect(JSON.parse(await run("deprecate", "echo", "--guide", "https://docs.example.com"))).toMatchObject({
+      status: "deprecated",
+      migration_guide_url: "https://docs.example.com",
+    });
     expect(JSON.parse(await run("restore", "echo"))).toMatchObject({ status: "active", sunset_at: null });
     await expect(run("deprecate", "echo", "--sunset", "2020-01-01")).rejects.toThrow("90 days");
     await expect(run("deprecate", "echo", "--sunset", "soon")).rejects.toThrow("no time");
