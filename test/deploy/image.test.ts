@@ -74,7 +74,7 @@ describe("the local stack", () => {
 
   it("holds every part of the platform", async () => {
     const { services } = await compose();
-    expect(Object.keys(services)).toEqual(expect.arrayContaining(["platform", "bridge", ...plugins, "migrate", "postgres", "redis", "s3", "zot", "prometheus", "grafana", "loki"]));
+    expect(Object.keys(services)).toEqual(expect.arrayContaining(["platform", "bridge", ...plugins, "migrate", "postgres", "redis", "s3", "zot", "prometheus", "alertmanager", "grafana", "loki", "alloy"]));
   });
 
   it("listens on the loopback interface only", async () => {
@@ -88,6 +88,8 @@ describe("the local stack", () => {
       for (const mount of service.volumes) {
         const source = mount.split(":")[0] ?? "";
         if (source.startsWith("./")) expect(`${source} ${existsSync(join(ROOT, source))}`).toBe(`${source} true`);
+        // The one thing of the host: the log shipper reads what Docker keeps of the containers.
+        else if (source === "/var/run/docker.sock") expect(mount).toMatch(/:ro$/);
         else expect(Object.keys(volumes)).toContain(source);
       }
     }
