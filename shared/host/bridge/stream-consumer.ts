@@ -37,7 +37,8 @@ export interface ConsumerOptions {
   blocking: Redis;
   agent: Agent;
   log: Log;
-  spans: Spans | null;
+  /** Null where no collector is set. */
+  spans?: Spans | null;
   /** Called before an entry is buried: fails the work that it rang for. */
   onDead(entry: Entry, reason: string): Promise<void>;
   onVerdict(verdict: Verdict["verdict"]): void;
