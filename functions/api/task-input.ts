@@ -82,7 +82,7 @@ export default http({
     if (!isNew && answered?.outcome !== "answered_before") throw refusalOf(answered, plugin, settings.UPGRADE_URL);
     FAILPOINT: await failpoint("input.after_commit");
     request.note({ task_id: publicId("task", taskId), plugin_name: plugin, routing_method: "clarified" });
-    if (isNew) telemetry.taskAdmitted({ taskId, tenantId: caller.tenantId, plugin, method: "clarified", confidence: 1 });
+    if (isNew) telemetry.taskAdmitted({ taskId, tenantId: caller.tenantId, plugin, method: "clarified", confidence: 1, routingMs: null });
 
     // The trace that began with the submit goes on.
     const begin = isNew ? () => ring.task(plugin, taskId, answered.traceparent ?? request.traceparent) : undefined;

@@ -5,6 +5,7 @@ import { publicId } from "../ids.ts";
 import type { Upstream } from "../models/upstream.ts";
 import type { ExecutionEvent, InputEnvelope, OutputEnvelope } from "../sdk/src/envelopes.ts";
 import { redactJson, redactor } from "../sdk/src/secret.ts";
+import type { Telemetry } from "../telemetry/domain-events.ts";
 import { childOf, traceparentOf } from "../telemetry/trace.ts";
 import type { Claim, ClaimedStep } from "./claim-task.ts";
 import type { Lease } from "./lease.ts";
@@ -14,6 +15,7 @@ export interface PluginCaller {
   plugins: PluginClient;
   capabilities: CapabilitySigner;
   upstream: Pick<Upstream, "live">;
+  telemetry: Pick<Telemetry, "pluginAnswered" | "nodeFinished">;
 }
 
 /** The plugin's process has to go; another one can take the task on, and the models' answers are in the journal. */
@@ -47,6 +49,7 @@ export async function callPlugin(caller: PluginCaller, claim: Claim, step: Claim
       exp: expiresAtMs,
     });
   const [llmToken, scopedToken] = [token("llm"), token("scoped")];
+  const traceparent = childOf(traceparentOf(claim.traceparent));
   FAILPOINT: await failpoint("execute.before_plugin");
   const events = caller.plugins.execute({
     endpoint: step.endpoint,
@@ -57,18 +60,30 @@ export async function callPlugin(caller: PluginCaller, claim: Claim, step: Claim
     hasModel: caller.upstream.live,
     timeLeftMs: limits.timeoutMs,
     stopInMs: limits.stopInMs,
-    traceparent: childOf(traceparentOf(claim.traceparent)),
+    traceparent,
     requestId: claim.requestId,
     signal: limits.signal,
   });
   // The plugin is trusted with the values while it works; nothing that it says is stored or shown with one of them in it.
   const redact = redactor([...Object.values(input.context.secrets), llmToken, scopedToken]);
-  for await (const event of events) {
-    if (event.type === "output") return withoutSecrets(checkOutput(event.envelope, claim), redact);
-    if (event.type === "stopped") throw new PluginStopped("The plugin's process is being stopped.");
-    reportProgress(lease, redactJson(event, redact));
+  const startedAt = performance.now();
+  let isAnswered = false;
+  try {
+    for await (const event of events) {
+      if (event.type === "output") {
+        isAnswered = event.envelope.status !== "failed";
+        return withoutSecrets(checkOutput(event.envelope, claim), redact);
+      }
+      if (event.type === "stopped") throw new PluginStopped("The plugin's process is being stopped.");
+      if (event.type === "node_finished")
+        caller.telemetry.nodeFinished({ plugin: step.plugin, node: redact(event.node).slice(0, 100), parent: traceparent, durationMs: event.duration_ms });
+      reportProgress(lease, redactJson(event, redact));
+    }
+    throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin ended without a result.", "plugin", true);
+  } finally {
+    const { taskId, tenantId, traceparent: parent } = claim;
+    caller.telemetry.pluginAnswered({ taskId, tenantId, plugin: step.plugin, step: step.id, traceparent, parent, durationMs: performance.now() - startedAt, isError: !isAnswered });
   }
-  throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin ended without a result.", "plugin", true);
 }
 
 function reportProgress(lease: Lease, event: Exclude<ExecutionEvent, { type: "output" | "stopped" }>): void {
