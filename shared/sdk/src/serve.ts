@@ -13,6 +13,7 @@ import { Stopped } from "./errors.ts";
 import { type Ending, execute } from "./execute.ts";
 import { type ExecuteHeaders, type ReadEnvelope, readHeaders, readInput } from "./execute-request.ts";
 import { errorType } from "./failure.ts";
+import { type GuardedFetch, guardedFetch } from "./guarded-fetch.ts";
 import { askHealth } from "./health.ts";
 import { framesOf, type Log, logToStdout } from "./log.ts";
 
@@ -27,6 +28,8 @@ export interface ServeOptions {
   scopeGatewayUrl?: string;
   /** Base URL of the chain-gateway; default `CHAIN_GATEWAY_URL`, and without it that of the scope-gateway. */
   chainGatewayUrl?: string;
+  /** Lets `ctx.fetch` call any address, plain http too; default `AAU_ALLOW_PRIVATE_EGRESS`. */
+  allowPrivateEgress?: boolean;
   /** Drain and exit on SIGTERM and SIGINT; default true. */
   signals?: boolean;
   /** Default JSON lines on stdout. */
@@ -74,6 +77,7 @@ class PluginService {
   readonly #plugin: Plugin;
   readonly #log: Log;
   readonly #gateways: { llmGatewayUrl: string; scopeGatewayUrl: string; chainGatewayUrl: string };
+  readonly #fetch: GuardedFetch;
   readonly #onEnd: ServeOptions["onEnd"];
   readonly #running = new Map<AbortController, Promise<void>>();
   readonly #totals: Record<OutputEnvelope["status"], number> = { success: 0, partial: 0, failed: 0 };
@@ -86,6 +90,7 @@ class PluginService {
     this.#onEnd = options.onEnd;
     setMaxListeners(0, this.#leaving.signal);
     const scopeGatewayUrl = baseUrl("SCOPE_GATEWAY_URL", options.scopeGatewayUrl);
+    this.#fetch = guardedFetch({ allowPrivate: options.allowPrivateEgress ?? process.env.AAU_ALLOW_PRIVATE_EGRESS === "true" });
     this.#gateways = {
       llmGatewayUrl: baseUrl("LLM_GATEWAY_URL", options.llmGatewayUrl),
       scopeGatewayUrl,
@@ -169,6 +174,7 @@ class PluginService {
         input,
         {
           ...this.#gateways,
+          fetch: this.#fetch,
           llmToken: headers["aau-llm-token"],
           scopedToken: headers["aau-scoped-token"],
           chainToken: headers["aau-chain-token"] ?? null,
