@@ -43,6 +43,7 @@ export async function callPlugin(caller: PluginCaller, claim: Claim, step: Claim
       scopes: step.manifest.required_scopes,
       token_budget: step.manifest.token_budget,
       lease: claim.leaseToken,
+      ...(claim.isOffline && { offline: true }),
       exp: expiresAtMs,
     });
   FAILPOINT: await failpoint("execute.before_plugin");
@@ -52,7 +53,7 @@ export async function callPlugin(caller: PluginCaller, claim: Claim, step: Claim
     envelopeVersion: step.manifest.envelope_version,
     llmToken: token("llm"),
     scopedToken: token("scoped"),
-    hasModel: caller.upstream.live,
+    hasModel: caller.upstream.live && !claim.isOffline,
     deadline: new Date(Date.now() + limits.timeoutMs),
     stopAfter: limits.stopAfter,
     traceparent: childOf(traceparentOf(claim.traceparent)),
