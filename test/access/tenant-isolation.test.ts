@@ -177,7 +177,7 @@ describe("row-level security", () => {
         );
       const [before] = await session();
       await findTask(db, owner.tenantId, ownersTask);
-      await db.call("SELECT * FROM authenticate_key($1)", ["0".repeat(64)]);
+      await db.call("SELECT * FROM identify_key($1)", ["0".repeat(64)]);
       await cancelTask(db, owner.tenantId, ownersTask);
       await db.tenant(owner.tenantId, () => Promise.reject(new Error("rolled back"))).catch(() => {});
       expect(await session()).toEqual([before]);
