@@ -7,6 +7,7 @@
  * each Redis that begins empty has a new epoch, and an entry is taken only in the epoch in which it was missed.
  */
 import type { Redis, Result } from "ioredis";
+import { sql } from "kysely";
 import * as v from "valibot";
 import type { PlatformDb, Tx } from "../db/database.ts";
 import { failpoint } from "../failpoint.ts";
@@ -111,7 +112,7 @@ export async function retellAccessChanges(redis: Redis, db: PlatformDb, signal: 
       tx
         .selectFrom("tenants")
         .select(["id", "access_generation"])
-        .where("access_changed_at", ">", new Date(Date.now() - GENERATION_MS))
+        .where("access_changed_at", ">", sql<Date>`now() - ${GENERATION_MS} * interval '1 millisecond'`)
         .execute(),
     ),
   );
