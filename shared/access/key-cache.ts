@@ -109,11 +109,7 @@ export async function retellAccessChanges(redis: Redis, db: PlatformDb, signal: 
   const rows = v.parse(
     Changed,
     await db.platform((tx) =>
-      tx
-        .selectFrom("tenants")
-        .select(["id", "access_generation"])
-        .where("access_changed_at", ">", sql<Date>`now() - ${GENERATION_MS} * interval '1 millisecond'`)
-        .execute(),
+      tx.selectFrom("tenants").select(["id", "access_generation"]).where("access_changed_at", ">", sql<Date>`now() - ${GENERATION_MS} * interval '1 millisecond'`).execute(),
     ),
   );
   for (const row of rows) {
