@@ -53,9 +53,13 @@ const TenantRef = v.pipe(
   ),
 );
 
+const CHOICES: Readonly<Record<string, string>> = { tier: "starter, professional or enterprise", "test-models": "offline or live" };
+
 function option<S extends v.GenericSchema>(values: Record<string, unknown>, name: string, schema: S): v.InferOutput<S> {
   const parsed = v.safeParse(schema, values[name]);
   if (parsed.success) return parsed.output;
+  const choice = CHOICES[name];
+  if (choice && values[name] !== undefined) throw new Mistake(`--${name} must be ${choice}.`);
   throw new Mistake(values[name] === undefined ? `--${name} is missing.` : `--${name} ${parsed.issues[0].message}.`);
 }
 

@@ -84,7 +84,7 @@ describe("npm run tenant", () => {
       [["create"], /--name is missing/],
       [["create", "--name", "x"], /--owner-email is missing/],
       [["create", "--name", "x", "--owner-email", "nobody"], /--owner-email must be an e-mail address/],
-      [["create", "--name", "x", "--owner-email", "a@b.example", "--tier", "gold"], /--tier /],
+      [["create", "--name", "x", "--owner-email", "a@b.example", "--tier", "gold"], /--tier must be starter, professional or enterprise/],
       [["create", "--nmae", "x"], /nmae/],
       [["set-tier", "--tenant", "ten_x", "--tier", "starter"], /--tenant must be a tenant's id/],
       [["set-tier", "--tenant", publicId("tenant", newId("tenant")), "--tier", "starter"], /There is no such tenant/],
@@ -111,10 +111,10 @@ describe("npm run audit:verify", () => {
     return { code, said: said.join("\n") };
   }
   /** As somebody who owns the database, past triggers and policies; put back afterwards. */
-  async function tampered(statement: string, tenant: string): Promise<{ code: number; said: string }> {
+  async function tampered(statements: readonly string[], tenant: string): Promise<{ code: number; said: string }> {
     await admin.query("CREATE TABLE kept AS SELECT * FROM audit_log WHERE tenant_id = $1", [tenant]);
     await admin.query("SET session_replication_role = replica");
-    await admin.query(statement, [tenant]);
+    for (const statement of statements) await admin.query(statement, [tenant]);
     const verdict = await verify();
     await admin.query("DELETE FROM audit_log WHERE tenant_id = $1", [tenant]);
     await admin.query("INSERT INTO audit_log SELECT * FROM kept");
@@ -127,22 +127,23 @@ describe("npm run audit:verify", () => {
     const tenant = await platform.tenant();
     for (let i = 0; i < 5; i++) await tenant.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] });
     expect(await verify()).toMatchObject({ code: 0, said: expect.stringMatching(/0 chains broken/) });
-    const row = "tenant_id = $1 AND seq";
-    const cases: [string, RegExp][] = [
-      [`UPDATE audit_log SET actor = 'operator' WHERE ${row} = 3`, /entry 3 is not what was written/],
-      [`UPDATE audit_log SET at = at + interval '1 microsecond' WHERE ${row} = 3`, /entry 3 is not what was written/],
-      [`UPDATE audit_log SET details = details || '{"a":1}' WHERE ${row} = 5`, /entry 5 is not what was written/],
-      [`DELETE FROM audit_log WHERE ${row} = 1`, /entry 2 is where others are missing/],
-      [`DELETE FROM audit_log WHERE ${row} = 3`, /entry 4 is where others are missing/],
-      [`DELETE FROM audit_log WHERE ${row} = 5`, /entry 5 is missing, and all behind it/],
-      [`DELETE FROM audit_log WHERE ${row} > 0`, /entry 1 is missing/],
-      [`WITH gone AS (DELETE FROM audit_log WHERE ${row} = 3) UPDATE audit_log SET seq = seq - 1 WHERE ${row} > 3`, /entry 3 does not follow/],
-      [`UPDATE audit_log SET seq = CASE seq WHEN 2 THEN 102 ELSE 2 END WHERE ${row} IN (2, 3)`, /entry 2 does not follow|entry 4 is where others are missing/],
+    const set = (what: string, where: string) => `UPDATE audit_log SET ${what} WHERE tenant_id = $1 AND seq ${where}`;
+    const remove = (where: string) => `DELETE FROM audit_log WHERE tenant_id = $1 AND seq ${where}`;
+    const cases: [string[], RegExp][] = [
+      [[set("actor = 'operator'", "= 3")], /entry 3 is not what was written/],
+      [[set("at = at + interval '1 microsecond'", "= 3")], /entry 3 is not what was written/],
+      [[set(`details = details || '{"a":1}'`, "= 5")], /entry 5 is not what was written/],
+      [[remove("= 1")], /entry 2 is where others are missing/],
+      [[remove("= 3")], /entry 4 is where others are missing/],
+      [[remove("= 5")], /entry 5 is missing, and all behind it/],
+      [[remove("> 0")], /entry 1 is missing/],
+      [[remove("= 3"), set("seq = seq + 100", "> 3"), set("seq = seq - 101", "> 100")], /entry 3 does not follow/],
+      [[set("seq = 103", "= 3"), set("seq = 3", "= 2"), set("seq = 2", "= 103")], /entry 2 does not follow/],
     ];
-    for (const [statement, words] of cases) {
-      const { code, said } = await tampered(statement, tenant.tenantId);
-      expect(code, statement).toBe(1);
-      expect(said, statement).toMatch(words);
+    for (const [statements, words] of cases) {
+      const { code, said } = await tampered(statements, tenant.tenantId);
+      expect(code, statements.join()).toBe(1);
+      expect(said, statements.join()).toMatch(words);
     }
     expect((await verify()).code).toBe(0);
   });
