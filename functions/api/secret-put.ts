@@ -28,7 +28,7 @@ export default http({
       const known = declared.length === 0 ? "it takes none" : `it takes ${declared.join(", ")}`;
       throw new Refusal("INVALID_INPUT", { message: `${name} declares no secret named ${params.secret_name}; ${known}.`, details: { declared_names: declared } });
     }
-    const stored = await secrets.put(db, caller.tenantId, name, params.secret_name, body.value);
+    const stored = await secrets.put(db, caller.tenantId, caller, name, params.secret_name, body.value);
     return { status: stored.isNew ? 201 : 200, body: secretView(stored) };
   },
 });

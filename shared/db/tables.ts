@@ -6,7 +6,16 @@ type Timestamp = ColumnType<Date, Date | string | undefined, Date | string>;
 type NullableTimestamp = ColumnType<Date | null, Date | string | null | undefined, Date | string | null>;
 
 export interface Tables {
-  tenants: { id: string; name: string; plan_tier: string; settings: Json; created_at: Generated<Timestamp> };
+  tenants: {
+    id: string;
+    name: string;
+    plan_tier: string;
+    settings: Json;
+    /** Counted up by triggers. */
+    access_generation: ColumnType<string, never, never>;
+    access_changed_at: ColumnType<Date, never, never>;
+    created_at: Generated<Timestamp>;
+  };
   users: { id: string; tenant_id: string; email: string; role: string; created_at: Generated<Timestamp> };
   api_keys: {
     id: string;
@@ -66,6 +75,8 @@ export interface Tables {
     id: string;
     tenant_id: string;
     user_id: string | null;
+    api_key_id: string | null;
+    cancel_requested_at: NullableTimestamp;
     plugin_name: string | null;
     plan: Json;
     status: string;
@@ -177,5 +188,6 @@ export interface Tables {
     prev_hash: ColumnType<Buffer, never, never>;
     hash: ColumnType<Buffer, never, never>;
   };
+  audit_heads: { tenant_id: string; seq: ColumnType<string, never, never>; hash: ColumnType<Buffer, never, never> };
   artifact_uploads: { artifact_id: string; tenant_id: string; task_id: string; bytes: Buffer };
 }

@@ -45,6 +45,7 @@ export async function callPlugin(caller: PluginCaller, claim: Claim, step: Claim
       scopes: step.manifest.required_scopes,
       token_budget: step.manifest.token_budget,
       lease: claim.leaseToken,
+      ...(claim.isOffline && { offline: true }),
       exp: expiresAtMs,
     });
   const traceparent = childOf(traceparentOf(claim.traceparent));
@@ -55,7 +56,7 @@ export async function callPlugin(caller: PluginCaller, claim: Claim, step: Claim
     envelopeVersion: step.manifest.envelope_version,
     llmToken: token("llm"),
     scopedToken: token("scoped"),
-    hasModel: caller.upstream.live,
+    hasModel: caller.upstream.live && !claim.isOffline,
     timeLeftMs: limits.timeoutMs,
     stopInMs: limits.stopInMs,
     traceparent,

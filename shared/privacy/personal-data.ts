@@ -37,7 +37,7 @@ const ofTask: RowsOf = { by: "task", column: "task_id" };
 const WITH_CONTENT = "90 days, then emptied; 13 months, then deleted with the task";
 
 export const TABLES: Readonly<Record<string, TableEntry>> = {
-  tenants: { organisation: ["name", "settings"], free: ["id", "plan_tier", "created_at"] },
+  tenants: { organisation: ["name", "settings"], free: ["id", "plan_tier", "access_generation", "access_changed_at", "created_at"] },
   users: {
     personal: { rows: { by: "user", column: "id" }, erasure: "deleted", exported: true, kept: "until the user is deleted", columns: gone("id", "email") },
     free: ["tenant_id", "role", "created_at"],
@@ -208,6 +208,8 @@ export interface RedisFamily {
 /** Every family of keys; the names of streams and channels carry no content, nor do their entries. */
 export const REDIS_FAMILIES: readonly RedisFamily[] = [
   { name: "auth", pattern: /^auth:[0-9a-f]{64}$/, holds: "ids of a key, its tenant and user, and scopes", maxTtlSec: 600, erasure: "overwritten" },
+  { name: "authgen", pattern: /^authgen:[0-9a-f-]{36}$/, holds: "a number", maxTtlSec: 900, erasure: "nothing personal" },
+  { name: "auth:epoch", pattern: /^auth:epoch$/, holds: "a number", maxTtlSec: null, erasure: "nothing personal" },
   { name: "rate", pattern: /^rate:/, holds: "times of a tenant's requests", maxTtlSec: 60, erasure: "nothing personal" },
   { name: "route", pattern: /^route:[0-9a-f-]{36}:\d+:[0-9a-f]{64}$/, holds: "where a command goes, under the command's digest", maxTtlSec: 300, erasure: "expires" },
   { name: "registry", pattern: /^registry:gen$/, holds: "a number", maxTtlSec: 60, erasure: "nothing personal" },

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { listApiKeys, revokeApiKey, rotateApiKey } from "../../shared/access/api-keys.ts";
-import { SCOPES } from "../../shared/access/caller.ts";
+import { type Caller, SCOPES } from "../../shared/access/caller.ts";
 import { openKeyRing } from "../../shared/access/key-ring.ts";
 import { openTenantSecrets } from "../../shared/access/tenant-secrets.ts";
 import { openDatabase } from "../../shared/db/database.ts";
@@ -33,7 +33,7 @@ beforeAll(async () => {
   await keepWaiting(platform.db, ownersTask);
   await owner.api("POST", "/v1/tasks", { command: "What is mine?", plugin: "asker" }, { prefer: "wait=20" });
   await owner.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] });
-  await secrets.put(platform.db, owner.tenantId, "filer", "token", "the owner's secret");
+  await secrets.put(platform.db, owner.tenantId, "operator", "filer", "token", "the owner's secret");
   await append(platform.db, { tenantId: owner.tenantId, userId: owner.userId });
   await plantRows(owner.tenantId);
   await admin.query("INSERT INTO tenant_plugin_config (tenant_id, plugin_id, config) SELECT $1, id, '{}' FROM plugins WHERE name = 'filer'", [owner.tenantId]);
@@ -177,7 +177,7 @@ describe("row-level security", () => {
         );
       const [before] = await session();
       await findTask(db, owner.tenantId, ownersTask);
-      await db.call("SELECT * FROM authenticate_key($1)", ["0".repeat(64)]);
+      await db.call("SELECT * FROM identify_key($1)", ["0".repeat(64)]);
       await cancelTask(db, owner.tenantId, ownersTask);
       await db.tenant(owner.tenantId, () => Promise.reject(new Error("rolled back"))).catch(() => {});
       expect(await session()).toEqual([before]);
@@ -193,7 +193,7 @@ describe("every query of the domain", () => {
   it("finds nothing of another tenant and changes nothing there", async () => {
     const { db } = platform;
     const key = asId("key", parseId("key", (await owner.api("GET", "/v1/api-keys")).body.keys[0].id) ?? "");
-    const own = { keyId: newId("key"), userId: null, scopes: SCOPES, environment: "live" as const };
+    const own: Omit<Caller, "tenantId"> = { keyId: newId("key"), userId: null, scopes: SCOPES, environment: "live", tier: "starter", limits: { perTenant: 1, perPlugin: 1 } };
     await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
       const before = (await owner.api("GET", "/v1/api-keys")).body;
       expect(await findTask(db, stranger.tenantId, ownersTask)).toBeNull();
@@ -202,8 +202,8 @@ describe("every query of the domain", () => {
       expect(await findArtifact(db, stranger.tenantId, ownersTask, "report.txt")).toBeNull();
       expect(await cancelTask(db, stranger.tenantId, ownersTask)).toBeNull();
       expect((await listApiKeys(db, stranger.tenantId, null, 100)).map((row) => row.id)).not.toContain(key);
-      expect(await revokeApiKey(db, stranger.tenantId, own, key)).toBeNull();
-      expect(await rotateApiKey(db, stranger.tenantId, key, 0, own)).toBeNull();
+      expect(await revokeApiKey(db, stranger.tenantId, "operator", key)).toBeNull();
+      expect(await rotateApiKey(db, { ...own, tenantId: stranger.tenantId }, key, 0)).toBeNull();
       expect(await secrets.reveal(db, stranger.tenantId, "filer", ["token"])).toEqual({});
       expect((await owner.api("GET", "/v1/api-keys")).body).toEqual(before);
     });

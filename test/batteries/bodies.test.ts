@@ -17,7 +17,8 @@ beforeAll(async () => {
   own = await platform.tenant();
   const task = await own.api("POST", "/v1/tasks", { command: "stays queued", plugin: "echo" });
   const key = await own.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] });
-  ownIds = { task: task.body.task_id, key: key.body.id };
+  const user = await own.api("POST", "/v1/users", { email: "colleague@example.com", role: "viewer" });
+  ownIds = { task: task.body.task_id, key: key.body.id, usr: user.body.id };
 });
 afterAll(() => platform?.stop());
 

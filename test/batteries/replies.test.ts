@@ -27,6 +27,7 @@ const finished = async (plugin = "echo") => (await submit("say it", plugin, { pr
 const newDocument = async (content = `Passage ${crypto.randomUUID()}`) => (await own.api("POST", "/v1/knowledge", { content })).body.document_id;
 const otherKey = async () => (await own.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] })).body.id;
 
+const newUser = () => own.api("POST", "/v1/users", { email: `${crypto.randomUUID()}@example.com`, role: "billing" });
 const setSecret = () => own.api("PUT", "/v1/plugins/keeper/secrets/token", { value: "v" });
 
 /** Good calls of each function; a new public function needs a line here. */
@@ -57,6 +58,11 @@ const CALLS: Record<string, (() => Promise<ApiAnswer>)[]> = {
     async () => own.api("POST", `/v1/api-keys/${await otherKey()}/rotate`, {}),
     async () => own.api("POST", `/v1/api-keys/${await otherKey()}/rotate`, { grace_seconds: 0 }),
   ],
+  "user-create": [() => newUser()],
+  "user-list": [() => own.api("GET", "/v1/users"), () => own.api("GET", "/v1/users?limit=1")],
+  "user-detail": [async () => own.api("GET", `/v1/users/${(await newUser()).body.id}`)],
+  "user-update": [async () => own.api("PATCH", `/v1/users/${(await newUser()).body.id}`, { role: "viewer", email: `${crypto.randomUUID()}@example.com` })],
+  "user-delete": [async () => own.api("DELETE", `/v1/users/${(await newUser()).body.id}`)],
   "audit-list": [() => own.api("GET", "/v1/audit"), () => own.api("GET", "/v1/audit?limit=1&action=key.created&from=2026-01-01T00:00:00Z&to=2999-01-01T00:00:00Z")],
   "plugin-config-get": [() => own.api("GET", "/v1/plugins/echo/config")],
   "plugin-config-put": [() => own.api("PUT", "/v1/plugins/echo/config", { config: { a: 1 } })],
