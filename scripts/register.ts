@@ -1,6 +1,7 @@
 /**
  * Publishes running plugins in the registry, and on request makes the two tenants of the local stack:
- * `register [--registry <url>] [--seed <folder>] <plugin's url> …`, with SERVICE_TOKEN (and DATABASE_URL for `--seed`). Safe to repeat.
+ * `register [--registry <url>] [--image <host/repository@sha256:…>] [--seed <folder>] <plugin's url> …`, with SERVICE_TOKEN (and DATABASE_URL for
+ * `--seed`). The image is the one that all of these plugins run from; its registry holds a signature for each of their manifests. Safe to repeat.
  */
 import { parseArgs } from "node:util";
 import { openDatabase } from "../shared/db/database.ts";
@@ -26,13 +27,13 @@ async function patiently<T>(what: string, work: () => Promise<T>): Promise<T> {
   }
 }
 
-const { values, positionals } = parseArgs({ options: { registry: { type: "string" }, seed: { type: "string" } }, allowPositionals: true });
+const { values, positionals } = parseArgs({ options: { registry: { type: "string" }, image: { type: "string" }, seed: { type: "string" } }, allowPositionals: true });
 const config = readConfig(process.env);
 const serviceToken = required(config, "SERVICE_TOKEN");
 const registryUrl = values.registry ?? functionUrl(config, "registry-register");
 const plugins: string[] = [];
 for (const endpoint of positionals) {
-  const manifest = await patiently(endpoint, () => registerPlugin({ registryUrl, serviceToken, endpoint }));
+  const manifest = await patiently(endpoint, () => registerPlugin({ registryUrl, serviceToken, endpoint, image: values.image }));
   console.log(`${manifest.name} ${manifest.version} is registered`);
   plugins.push(manifest.name);
 }

@@ -1,6 +1,7 @@
 /** The one table of errors. HTTP replies, OpenAPI, the docs and the bridge's decision to deliver again all derive from it. */
 
 export const ERRORS = {
+  SIGNATURE_REJECTED: { status: 400, retryable: false, message: "The plugin's signature was not accepted." },
   AUTH_INVALID: { status: 401, retryable: false, message: "The API key is missing, unknown, expired or revoked." },
   FORBIDDEN_SCOPE: { status: 403, retryable: false, message: "This key does not have the scope that the call needs." },
   PLUGIN_NOT_SUBSCRIBED: { status: 403, retryable: false, message: "Your plan does not include this plugin." },
@@ -15,6 +16,7 @@ export const ERRORS = {
   NO_MATCHING_PLUGIN: { status: 422, retryable: false, message: "No plugin fits this command." },
   CIRCULAR_DEPENDENCY: { status: 422, retryable: false, message: "The plugins depend on each other in a circle." },
   VERSION_UNSATISFIED: { status: 422, retryable: false, message: "No version of a plugin fits what is asked for." },
+  CHAIN_LIMIT: { status: 422, retryable: false, message: "Plugins call each other too deep or too often." },
   CONTENT_POLICY_VIOLATION: { status: 422, retryable: false, message: "The model's provider declined this content." },
   QUOTA_EXCEEDED: { status: 429, retryable: false, message: "The subscription's quota for this period is used up." },
   RATE_LIMITED: { status: 429, retryable: true, message: "Too many requests; wait and try again." },

@@ -2,21 +2,17 @@ import * as v from "valibot";
 import { Refusal } from "../../shared/errors.ts";
 import { appendReport, checkLease, readOwnArtifact, requireScope, storeArtifact } from "../../shared/execution/scoped-access.ts";
 import { gateway } from "../../shared/host/declare.ts";
-import { parseJson } from "../../shared/host/request-body.ts";
-import { asId } from "../../shared/ids.ts";
+import { parseJson, readJson } from "../../shared/host/request-body.ts";
+import { asId, publicId } from "../../shared/ids.ts";
+import { putDocument } from "../../shared/knowledge/put-document.ts";
+import { retrieveKnowledge } from "../../shared/knowledge/retrieve.ts";
+import { KnowledgeQuestion, NewKnowledge } from "../../shared/sdk/src/scoped-knowledge.ts";
 import { NewTickets, TicketChange, TicketFilter, TicketId } from "../../shared/sdk/src/tickets.ts";
 import { ArtifactName } from "../../shared/storage/artifact-name.ts";
 import { changeTicket, createTickets } from "../../shared/tickets/file-tickets.ts";
 import { findTicket, listTickets } from "../../shared/tickets/read-tickets.ts";
 
 const Report = v.strictObject({ node: v.pipe(v.string(), v.maxLength(100)), message: v.pipe(v.string(), v.maxLength(500)) });
-
-/** Names the field that is wrong. */
-function read<Schema extends v.GenericSchema>(schema: Schema, value: unknown): v.InferOutput<Schema> {
-  const parsed = v.safeParse(schema, value);
-  if (parsed.success) return parsed.output;
-  throw new Refusal("INVALID_INPUT", { message: `${v.getDotPath(parsed.issues[0]) ?? "body"}: ${parsed.issues[0].message}` });
-}
 
 const NO_TICKET = { message: "There is no such ticket." };
 
@@ -26,12 +22,12 @@ function ticketNumber(id: string | undefined): number {
   return Number(id.slice(2));
 }
 
-/** What a plugin may touch besides models: its own artifacts, the tenant's tickets, its task's progress, and the word that it was cancelled. */
+/** What a plugin may touch besides models: its own artifacts, the tenant's tickets and documents, its task's progress, and the word that it was cancelled. */
 export default gateway({
   name: "scope-gateway",
-  summary: "Artifacts, tickets, progress and the cancel flag for plugins, checked against their scopes.",
+  summary: "Artifacts, tickets, knowledge, progress and the cancel flag for plugins, checked against their scopes.",
   audience: "scoped",
-  needs: ["db", "storage", "signals", "telemetry"],
+  needs: ["db", "storage", "signals", "ring", "embedder", "telemetry"],
   scale: { min: 0, max: 10, concurrency: 80 },
   maxBodyBytes: 25 * 1024 * 1024,
   routes: {
@@ -54,14 +50,14 @@ export default gateway({
 
     "POST /internal/scoped/tickets": async ({ capability, info, db }) => {
       requireScope(capability, "tickets:write");
-      const filed = await createTickets(db, capability, read(NewTickets, parseJson(info.bodyBytes)));
+      const filed = await createTickets(db, capability, readJson(NewTickets, info.bodyBytes));
       return Response.json({ tickets: filed });
     },
 
     "GET /internal/scoped/tickets": async ({ capability, request, db }) => {
       requireScope(capability, "tickets:read");
       const filter = new URL(request.url).searchParams.get("filter") ?? "{}";
-      const wanted = read(TicketFilter, parseJson(new TextEncoder().encode(filter)));
+      const wanted = readJson(TicketFilter, new TextEncoder().encode(filter));
       const tenantId = asId("tenant", capability.tenant);
       await checkLease(db, tenantId, capability);
       return Response.json(await listTickets(db, tenantId, wanted));
@@ -78,9 +74,32 @@ export default gateway({
 
     "PATCH /internal/scoped/tickets/{id}": async ({ capability, params, info, db }) => {
       requireScope(capability, "tickets:write");
-      const changed = await changeTicket(db, capability, ticketNumber(params.id), read(TicketChange, parseJson(info.bodyBytes)));
+      const changed = await changeTicket(db, capability, ticketNumber(params.id), readJson(TicketChange, info.bodyBytes));
       if (!changed) throw new Refusal("NOT_FOUND", NO_TICKET);
       return Response.json(changed);
+    },
+
+    "POST /internal/scoped/knowledge/search": async ({ capability, info, db, embedder }) => {
+      requireScope(capability, "knowledge:read");
+      const { query, limit } = readJson(KnowledgeQuestion, info.bodyBytes);
+      const tenantId = asId("tenant", capability.tenant);
+      await checkLease(db, tenantId, capability);
+      const passages = await retrieveKnowledge({ db, embedder }, tenantId, { text: query, vector: null }).catch((cause: unknown) => {
+        if (cause instanceof Refusal) throw cause;
+        throw new Refusal("SERVICE_UNAVAILABLE", { message: "The question could not be embedded.", retryAfterSec: 2, cause });
+      });
+      return Response.json({ passages: passages.slice(0, limit) });
+    },
+
+    "POST /internal/scoped/knowledge": async ({ capability, info, db, ring }) => {
+      requireScope(capability, "knowledge:write");
+      const { content, media_type, source_url } = readJson(NewKnowledge, info.bodyBytes);
+      const tenantId = asId("tenant", capability.tenant);
+      await checkLease(db, tenantId, capability);
+      const { id, status } = await putDocument(db, tenantId, { content, mediaType: media_type, sourceUrl: source_url });
+      // Redis away: the row says that it is due, and `wake` rings.
+      if (status === "queued") await ring.document(id, info.traceparent);
+      return Response.json({ document_id: publicId("document", id), status }, { status: 202 });
     },
 
     "POST /internal/scoped/progress": async ({ capability, info, db, signals }) => {

@@ -53,7 +53,7 @@ export function envOf(names: readonly VariableName[]): IEnvVar[] {
   });
 }
 
-export const PLUGIN_VARIABLES = { LLM_GATEWAY_URL: "llm-gateway", SCOPE_GATEWAY_URL: "scope-gateway" } as const;
+export const PLUGIN_VARIABLES = { LLM_GATEWAY_URL: "llm-gateway", SCOPE_GATEWAY_URL: "scope-gateway", CHAIN_GATEWAY_URL: "chain-gateway" } as const;
 
 /** A plugin is told where the platform's doors are, and nothing else. */
 export function pluginEnv(): IEnvVar[] {

@@ -22,13 +22,13 @@ export function writePrivate(file: string, value: unknown): void {
   chmodSync(file, 0o600);
 }
 
-const PlatformSecrets = v.object({ CAPABILITY_KEY: v.string(), SERVICE_TOKEN: v.string(), SECRETS_KEY: v.string() });
+const PlatformSecrets = v.object({ CAPABILITY_KEY: v.string(), SERVICE_TOKEN: v.string(), SECRETS_KEY: v.string(), ADMISSION_KEY: v.string() });
 
-/** Keys of this installation, made on the first start. */
+/** Keys of this installation, made on the first start; one that a later release needs is added to them. */
 export function platformSecrets(home: Home): v.InferOutput<typeof PlatformSecrets> {
   const file = home.path("platform.json");
-  if (existsSync(file)) return v.parse(PlatformSecrets, JSON.parse(readFileSync(file, "utf8")));
-  const secrets = { CAPABILITY_KEY: randomHex(), SERVICE_TOKEN: randomHex(), SECRETS_KEY: randomHex() };
+  const known = existsSync(file) ? v.parse(v.partial(PlatformSecrets), JSON.parse(readFileSync(file, "utf8"))) : {};
+  const secrets = { CAPABILITY_KEY: randomHex(), SERVICE_TOKEN: randomHex(), SECRETS_KEY: randomHex(), ADMISSION_KEY: randomHex(), ...known };
   writePrivate(file, secrets);
   return secrets;
 }

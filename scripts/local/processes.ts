@@ -8,6 +8,7 @@ import { isPublic } from "../../shared/host/needs.ts";
 import { findFunctions, loadFunctions, ROOT } from "../functions.ts";
 import { expectOk, freePort, startChild, untilReady } from "./child.ts";
 import type { Home } from "./home.ts";
+import { localPublisher } from "./local-publisher.ts";
 import type { Part } from "./parts.ts";
 import { startProxyGateway } from "./public-gateway.ts";
 import { registerPlugin } from "./register.ts";
@@ -41,7 +42,8 @@ async function startTogether({ home, env, port, onStart }: PlatformOptions): Pro
   const loaded = await loadFunctions({ kinds: ["http", "event", "cron", "gateway"] });
   const functions = loaded.map((f) => f.fn).filter((fn): fn is AnyFunction => fn.kind !== "plugin");
   const urls = functions.filter((fn) => fn.kind === "event").map((fn) => `${fn.name}=${internalUrl}/functions/${fn.name}`);
-  const own = { ...env, FUNCTION_URLS: urls.join(",") };
+  // Plugins run from their sources here, and there is nothing that could be signed.
+  const own = { ...env, FUNCTION_URLS: urls.join(","), UNSIGNED_PLUGINS: "allow" };
 
   const platform = startChild({
     name: "platform",
@@ -108,6 +110,7 @@ async function startIsolated({ home, env, port, onStart }: PlatformOptions): Pro
   const urlOf = (name: string) => `http://127.0.0.1:${ports.get(name)}`;
   const own = { ...env, DATABASE_POOL: "3", FUNCTION_URLS: functions.map((fn) => `${fn.name}=${urlOf(fn.name)}`).join(",") };
 
+  const publisher = await localPublisher(home, env.DATABASE_URL ?? "");
   const start = async (name: string, file: string, settings: Record<string, string | undefined>) => {
     const child = startChild({ name, command: process.execPath, args: [file], env: { ...settings, PORT: String(ports.get(name)) }, logFile: home.logFile(name), cwd: outdir });
     onStart({ name, stop: () => child.stop(30_000) });
@@ -121,8 +124,10 @@ async function startIsolated({ home, env, port, onStart }: PlatformOptions): Pro
         HOME: env.HOME,
         LLM_GATEWAY_URL: urlOf("llm-gateway"),
         SCOPE_GATEWAY_URL: urlOf("scope-gateway"),
+        CHAIN_GATEWAY_URL: urlOf("chain-gateway"),
       });
-      await registerPlugin({ registryUrl: urlOf("registry-register"), serviceToken: env.SERVICE_TOKEN ?? "", endpoint: urlOf(name) });
+      const signed = publisher.signed(name, join(outdir, "functions", name, "index.mjs"));
+      await registerPlugin({ registryUrl: urlOf("registry-register"), serviceToken: env.SERVICE_TOKEN ?? "", endpoint: urlOf(name), ...signed });
     }),
   );
   await probePlugins(urlOf("plugin-probe"));

@@ -7,7 +7,7 @@ import * as v from "valibot";
 import { PluginScope } from "../sdk/src/manifest.ts";
 
 const Uuid = v.pipe(v.string(), v.uuid());
-export const CapabilityAudience = v.picklist(["llm", "scoped"]);
+export const CapabilityAudience = v.picklist(["llm", "scoped", "chain"]);
 export type CapabilityAudience = v.InferOutput<typeof CapabilityAudience>;
 
 export const Capability = v.strictObject({

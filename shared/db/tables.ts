@@ -32,7 +32,18 @@ export interface Tables {
     rotated_to: string | null;
     created_at: Generated<Timestamp>;
   };
-  plugins: { id: string; name: string; category: string; owner_type: Generated<string>; status: Generated<string>; created_at: Generated<Timestamp> };
+  plugins: {
+    id: string;
+    name: string;
+    category: string;
+    owner_type: Generated<string>;
+    owner_tenant_id: string | null;
+    status: Generated<string>;
+    deprecated_at: NullableTimestamp;
+    sunset_at: NullableTimestamp;
+    migration_guide_url: ColumnType<string | null, string | null | undefined, string | null>;
+    created_at: Generated<Timestamp>;
+  };
   plugin_versions: {
     id: string;
     plugin_id: string;
@@ -46,6 +57,18 @@ export interface Tables {
     health_at: NullableTimestamp;
     consecutive_unhealthy: Generated<number>;
     registered_at: Generated<Timestamp>;
+    probed_at: NullableTimestamp;
+    image: string | null;
+    admission: Json;
+  };
+  publisher_keys: {
+    id: string;
+    name: string;
+    owner_tenant_id: string | null;
+    public_key: string;
+    created_at: Generated<Timestamp>;
+    expires_at: NullableTimestamp;
+    revoked_at: NullableTimestamp;
   };
   plugin_capabilities: { plugin_version_id: string; position: number; capability: string; model: string; embedding: Buffer };
   registry_state: { singleton: Generated<boolean>; generation: ColumnType<string, never, string> };

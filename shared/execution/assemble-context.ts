@@ -93,7 +93,7 @@ export function shorteningOf(reader: Pick<ContextReader, "db">, claim: Claim, st
 }
 
 /** The envelope's `context` for one step. Secrets are read for this moment only; without the scope `secrets:{name}` a declared name stays closed. */
-export async function stepContext(reader: ContextReader, claim: Claim, step: ClaimedStep, context: TaskContext): Promise<InputEnvelope["context"]> {
+export async function stepContext(reader: Pick<ContextReader, "db" | "secrets">, claim: Claim, step: ClaimedStep, context: TaskContext): Promise<InputEnvelope["context"]> {
   const names = grantedSecretNames(step.manifest);
   const isTold = hasScope(step, "context:read");
   return {

@@ -56,6 +56,7 @@ export async function callPlugin(caller: PluginCaller, claim: Claim, step: Claim
     envelopeVersion: step.manifest.envelope_version,
     llmToken: token("llm"),
     scopedToken: token("scoped"),
+    chainToken: step.manifest.required_scopes.includes("plugin:chain") ? token("chain") : null,
     hasModel: caller.upstream.live && !claim.isOffline,
     timeLeftMs: limits.timeoutMs,
     stopInMs: limits.stopInMs,

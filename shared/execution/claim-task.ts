@@ -4,9 +4,8 @@ import { Environment } from "../access/caller.ts";
 import { testModelsOf } from "../access/test-models.ts";
 import type { PlatformDb } from "../db/database.ts";
 import { asId, type TaskId, type TenantId } from "../ids.ts";
-import { pluginVersion } from "../registry/plugin-versions.ts";
+import { type PluginVersion, pluginVersion } from "../registry/plugin-versions.ts";
 import { Attachment } from "../sdk/src/envelopes.ts";
-import type { Manifest } from "../sdk/src/manifest.ts";
 import { type PlanStep, TaskPlan } from "../tasks/task-plan.ts";
 import { StoredError } from "../tasks/task-view.ts";
 import { TaskContext } from "./assemble-context.ts";
@@ -14,7 +13,7 @@ import { claimRow } from "./claim-batch.ts";
 import { RecordedStep, type StepRecord } from "./step-record.ts";
 
 /** A step of the plan with the plugin version that it was admitted with. */
-export type ClaimedStep = PlanStep & { manifest: Manifest; endpoint: string; config: Record<string, unknown> };
+export type ClaimedStep = PlanStep & PluginVersion & { config: Record<string, unknown> };
 
 export interface Claim {
   taskId: TaskId;
@@ -96,8 +95,9 @@ export async function claimTask(
   const { task } = row;
   const tenantId = asId("tenant", task.tenant_id);
   const isOffline = task.environment === "test" && (await testModelsOf(db, tenantId)) === "offline";
+  const own = task.plan.filter(({ chained_by }) => chained_by === undefined);
   const [first, ...others] = await Promise.all(
-    task.plan.map(async (step): Promise<ClaimedStep> => {
+    own.map(async (step): Promise<ClaimedStep> => {
       const version = await pluginVersion(db, row.registry_generation, step.plugin, step.version);
       return { ...step, ...version, config: row.configs[step.plugin] ?? {} };
     }),
@@ -115,7 +115,7 @@ export async function claimTask(
       handBacks: task.hand_backs,
       deadlineAtMs: Math.floor(performance.now()) + task.deadline_ms,
       steps: [first, ...others],
-      finished: row.steps,
+      finished: row.steps.filter(({ id }) => own.some((step) => step.id === id)),
       due: task.due,
       profile: row.profile,
       command: task.input.command,

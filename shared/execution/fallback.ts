@@ -20,5 +20,5 @@ export async function fallbackOf(db: TenantDb, claim: Claim, step: ClaimedStep):
   const { fallback } = step.manifest;
   if (fallback === null || fallback === step.plugin) return null;
   const [row] = await db.call("SELECT * FROM lock_fallback($1, $2, $3, $4, $5)", [claim.tenantId, claim.taskId, claim.leaseToken, step.id, fallback]);
-  return row ? { ...step, ...v.parse(Row, row) } : null;
+  return row ? { ...step, ending: null, ...v.parse(Row, row) } : null;
 }

@@ -51,6 +51,7 @@ function mergedResult(plan: Claim["steps"], steps: readonly StepRecord[]): Store
     confidence: successes.reduce((least, { confidence }) => Math.min(least, confidence), 1),
     next_steps: outputs.flatMap(({ output }) => output.next_steps),
     warnings: [...warnings, ...outputs.flatMap(({ step, output }) => output.warnings.map((warning) => ({ ...warning, step })))],
+    migration_guide_url: outputs.find(({ output }) => output.migration_guide_url)?.output.migration_guide_url ?? null,
     deprecation_warning: [...new Set(outputs.flatMap(({ output }) => output.deprecation_warning ?? []))].join(" ") || null,
     execution_meta: {
       latency_seconds: longestWaySeconds(plan, steps),

@@ -39,6 +39,8 @@ export interface PluginCall {
   envelopeVersion: EnvelopeVersion;
   llmToken: string;
   scopedToken: string;
+  /** Only for plugins that may have others do a part of their work. */
+  chainToken: string | null;
   hasModel: boolean;
   timeLeftMs: number;
   /** The plugin stops at the next node after so long, and says `stopped`. */
@@ -63,14 +65,21 @@ const MAX_LINES = 20_000;
 /** The result, and what so many events of a usual length come to. */
 const MAX_ANSWER_BYTES = MAX_OUTPUT_BYTES + 32 * 1024 * 1024;
 
+/** What an ingress or an activator says for a service that has no pod, or whose pods are full, starting or stopping. */
+const NOT_THERE = new Set([404, 429, 502, 503, 504]);
+
 export function openPluginClient(): PluginClient {
   const agent = new Agent({ connect: { timeout: 5_000 }, headersTimeout: SILENCE_MS, bodyTimeout: SILENCE_MS, keepAliveTimeout: 30_000, pipelining: 1, connections: null });
   return {
     execute: (call) => execute(agent, call),
     async health(endpoint, signal) {
-      const answer = await request(`${endpoint}/health`, { dispatcher: agent, signal, headersTimeout: 10_000, bodyTimeout: 10_000 });
+      // The header may be long in coming: a sleeping plugin's pod is started first.
+      const answer = await translate(signal, () => request(`${endpoint}/health`, { dispatcher: agent, signal, headersTimeout: 0, bodyTimeout: 10_000 }));
       const text = await boundedText(answer.body, 64 * 1024);
-      if (answer.statusCode !== 200) throw new PluginFailure("PLUGIN_UNAVAILABLE", `The plugin's health check answered ${answer.statusCode}.`, "plugin", true);
+      if (answer.statusCode !== 200) {
+        const isUnreached = NOT_THERE.has(answer.statusCode);
+        throw new PluginFailure("PLUGIN_UNAVAILABLE", `The plugin's health check answered ${answer.statusCode}.`, "plugin", true, { isUnreached });
+      }
       return JSON.parse(text) as unknown;
     },
     close: () => void agent.destroy(),
@@ -89,6 +98,7 @@ async function* execute(agent: Agent, call: PluginCall): AsyncGenerator<Executio
         accept: "application/x-ndjson",
         "aau-llm-token": call.llmToken,
         "aau-scoped-token": call.scopedToken,
+        ...(call.chainToken !== null && { "aau-chain-token": call.chainToken }),
         "aau-models": call.hasModel ? "live" : "offline",
         // Spans, not instants: the clocks of two machines may differ by minutes.
         "aau-time-left-ms": String(Math.round(call.timeLeftMs)),

@@ -4,6 +4,7 @@
  */
 import type { Redis } from "ioredis";
 import type { TenantDb } from "../db/database.ts";
+import { endingWarning } from "../registry/plugin-versions.ts";
 import { fullJitterMs } from "../retry-delay.ts";
 import { deprecationOf } from "../sdk/src/envelope-versions.ts";
 import type { InputEnvelope, OutputEnvelope, Warning } from "../sdk/src/envelopes.ts";
@@ -179,7 +180,9 @@ function later(claim: Claim, delayMs: number, reason: string, error: StoredError
 }
 
 function finished(output: OutputEnvelope, step: ClaimedStep, warnings: readonly Warning[]): OutputEnvelope {
-  return { ...withWarnings(output, warnings), deprecation_warning: deprecationOf(step.manifest) };
+  const ending = endingWarning(step);
+  const told = withWarnings(output, ending === null ? warnings : [...warnings, { code: "PLUGIN_DEPRECATED", message: ending }]);
+  return { ...told, deprecation_warning: [ending, deprecationOf(step.manifest)].filter(Boolean).join(" ") || null };
 }
 
 function withWarnings(output: OutputEnvelope, warnings: readonly Warning[]): OutputEnvelope {

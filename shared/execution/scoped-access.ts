@@ -22,9 +22,9 @@ export function requireScope(capability: Capability, scope: Capability["scopes"]
 
 const LeaseRow = v.object({ cancel_requested: v.boolean() });
 
-/** Refuses when the lease that the token names is over: the task has ended or belongs to another attempt. */
+/** Refuses when the lease that the token names is over: its task or its step has ended, or belongs to another attempt. */
 export async function checkLease(db: TenantDb, tenantId: TenantId, capability: Capability): Promise<{ cancelRequested: boolean }> {
-  const [row] = await db.call("SELECT cancel_requested FROM check_lease($1, $2, $3)", [tenantId, capability.task, capability.lease]);
+  const [row] = await db.call("SELECT cancel_requested FROM check_lease($1, $2, $3, $4)", [tenantId, capability.task, capability.lease, capability.step]);
   if (!row) throw new Refusal("CONFLICT", { message: "This execution is over; its capability ended with it." });
   return { cancelRequested: v.parse(LeaseRow, row).cancel_requested };
 }

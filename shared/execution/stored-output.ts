@@ -16,6 +16,7 @@ export async function storedOutput(db: TenantDb, claim: Claim, step: ClaimedStep
     next_steps: output.next_steps,
     warnings: [...warnings, ...output.warnings],
     deprecation_warning: output.deprecation_warning,
+    migration_guide_url: step.ending?.migrationGuideUrl ?? null,
     execution_meta: {
       latency_seconds: latencyMs / 1000,
       agents_invoked: output.execution_meta.agents_invoked,

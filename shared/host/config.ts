@@ -46,6 +46,12 @@ const ringKeys = v.pipe(
   v.check((s) => s === undefined || readRingKeys(s) !== null, "must be id=key,id=key with keys of at least 32 characters"),
 );
 
+const origins = v.pipe(
+  v.optional(v.string(), ""),
+  v.transform((s) => s.split(",").flatMap((one) => one.trim() || [])),
+  v.array(v.pipe(v.string(), v.regex(/^https?:\/\/[^/?#@]+$/, "must be http(s) origins"))),
+);
+
 export const VARIABLES = {
   PORT: { schema: count(8080, 0, 65535), about: "Where the function listens; Knative sets it." },
   LOG_LEVEL: { schema: choice(["trace", "debug", "info", "warn", "error", "silent"], "info"), about: "Least severe log line that is written." },
@@ -69,6 +75,9 @@ export const VARIABLES = {
   CONFIDENCE_MIN: { schema: fraction, about: "Probability below which no plugin fits; fitted per embedding model unless set." },
   CAPABILITY_KEY: { schema: longSecret, secret: true, about: "Signs what a plugin may do while it works on a task, and list cursors." },
   SERVICE_TOKEN: { schema: longSecret, secret: true, about: "Opens the internal registry to the platform's own jobs." },
+  ADMISSION_KEY: { schema: longSecret, secret: true, about: "The platform countersigns the plugin images that it accepts with a key that is made from this." },
+  IMAGE_REGISTRIES: { schema: origins, about: "OCI registries that plugins' images may come from, as `https://host,https://host`; their signatures are read there." },
+  UNSIGNED_PLUGINS: { schema: choice(["refuse", "allow"], "refuse"), about: "`allow` takes plugins that nobody signed; for local development." },
   SECRETS_KEY: { schema: longSecret, secret: true, about: "Seals tenants' secrets (pgcrypto)." },
   SECRETS_KEY_ID: { schema: keyId, about: "The name of SECRETS_KEY, kept with each secret; a new key needs a new name." },
   SECRETS_OTHER_KEYS: {

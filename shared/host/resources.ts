@@ -9,6 +9,7 @@ import type { Embedder } from "../models/embedder.ts";
 import type { Upstream } from "../models/upstream.ts";
 import type { Signals } from "../redis/signals.ts";
 import type { Ring } from "../redis/streams.ts";
+import type { PluginTrust } from "../registry/admit-image.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 import type { Config, VariableName } from "./config.ts";
@@ -30,6 +31,8 @@ export interface Resources {
   /** Calls plugins' services. */
   plugins: PluginClient;
   capabilities: CapabilitySigner;
+  /** The registries of plugins' images, and the key with which the platform countersigns what it accepts. */
+  pluginTrust: PluginTrust;
   secrets: TenantSecrets;
   cursors: Cursors;
   /** This process's counters; a domain event moves them where it writes its log line. */

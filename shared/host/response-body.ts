@@ -1,8 +1,10 @@
 /** A request is in flight until the last byte of its answer is out: a stream that is cut off by a stopping process would be lost work. */
 
+const STREAMED = /^(text\/event-stream|application\/x-ndjson)/;
+
 /** The response, with `onEnd` called once: now, or when its stream has been read, broken or given up. */
 export function finishWithBody(response: Response, onEnd: () => void): Response {
-  if (!response.body || !response.headers.get("content-type")?.startsWith("text/event-stream")) {
+  if (!response.body || !STREAMED.test(response.headers.get("content-type") ?? "")) {
     onEnd();
     return response;
   }

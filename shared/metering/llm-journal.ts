@@ -127,8 +127,8 @@ export function watchCalls(db: TenantDb, calls: readonly { id: string; lease: st
 }
 
 /** Whether the holder of this capability may still spend. */
-export async function checkLease(db: TenantDb, { tenant, task, lease }: Capability): Promise<"open" | "cancelled" | "lease_lost"> {
-  const [row] = await db.call<{ cancel_requested: boolean }>("SELECT cancel_requested FROM check_lease($1, $2, $3)", [tenant, task, lease]);
+export async function checkLease(db: TenantDb, { tenant, task, lease, step }: Capability): Promise<"open" | "cancelled" | "lease_lost"> {
+  const [row] = await db.call<{ cancel_requested: boolean }>("SELECT cancel_requested FROM check_lease($1, $2, $3, $4)", [tenant, task, lease, step]);
   if (!row) return "lease_lost";
   return row.cancel_requested ? "cancelled" : "open";
 }

@@ -16,8 +16,9 @@ export const MAX_STEPS = 20;
 export interface Releases {
   /** Empty for a plugin that does not exist, or that this tenant may not see. */
   versionsOf(plugin: string): readonly string[];
-  manifestOf(plugin: string, version: string): Pick<Manifest, "dependencies"> | undefined;
+  manifestOf(plugin: string, version: string): Depending | undefined;
 }
+type Depending = Pick<Manifest, "dependencies"> & Partial<Pick<Manifest, "required_scopes">>;
 
 /** Throws NOT_FOUND, VERSION_UNSATISFIED, CIRCULAR_DEPENDENCY with the path, or INVALID_INPUT for too many steps. */
 export function resolvePlan(releases: Releases, requested: readonly RequestedStep[]): TaskPlan {
@@ -43,7 +44,7 @@ function attempt(releases: Releases, requested: readonly RequestedStep[], ranges
 
   /** Gives the step what its plugin depends on; `chain` holds the plugins above it. Returns a range that makes all begin again. */
   const satisfy = (step: PlanStep, chain: readonly string[]): Attempt | null => {
-    for (const { name, version: range } of releases.manifestOf(step.plugin, step.version)?.dependencies ?? []) {
+    for (const { name, version: range } of dependenciesOf(releases.manifestOf(step.plugin, step.version))) {
       if (chain.includes(name)) throw circular([...chain.slice(chain.indexOf(name)), name]);
       const present = steps.filter((other) => other.plugin === name && !reaches(steps, other, step.id));
       const serving = present.filter(({ version }) => fitsRange(version, range));
@@ -68,6 +69,11 @@ function attempt(releases: Releases, requested: readonly RequestedStep[], ranges
     if (conflict) return conflict;
   }
   return { steps };
+}
+
+/** What has to be done before a plugin begins. One with `plugin:chain` calls its dependencies itself, when and if it needs them. */
+function dependenciesOf(manifest: Depending | undefined): Manifest["dependencies"] {
+  return !manifest || manifest.required_scopes?.includes("plugin:chain") ? [] : manifest.dependencies;
 }
 
 function unsatisfied(plugin: string, ranges: readonly string[], available: readonly string[]): never {

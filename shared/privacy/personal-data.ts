@@ -101,6 +101,11 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
     personal: { rows: ofTask, erasure: "deleted", exported: true, kept: "90 days, or what the tenant sets", columns: gone("name", "sha256", "storage_key") },
     free: ["id", "tenant_id", "task_id", "step", "plugin_name", "media_type", "size_bytes", "state", "created_at"],
   },
+  // The key is the digest of what one plugin told another.
+  chained_steps: {
+    personal: { rows: ofTask, erasure: "deleted", exported: false, kept: "an hour after its task", columns: gone("key") },
+    free: ["task_id", "parent", "step", "tenant_id", "holder", "attempt", "seen_at"],
+  },
   artifact_uploads: {
     personal: { rows: { by: "parent", table: "artifacts" }, erasure: "deleted", exported: true, kept: "until the object store takes it", columns: gone("bytes") },
     free: ["artifact_id", "tenant_id", "task_id", "attempts", "next_attempt_at", "created_at"],
@@ -181,10 +186,12 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
   },
   subscriptions: { free: ["id", "tenant_id", "plugin_id", "tier", "quota_limit", "overage_enabled", "started_at", "ended_at"] },
   usage_periods: { free: ["tenant_id", "plugin_name", "environment", "period_start", "used", "reserved"] },
-  plugins: { free: ["id", "name", "category", "owner_type", "status", "deprecated_at", "sunset_at", "created_at"] },
+  plugins: { free: ["id", "name", "category", "owner_type", "owner_tenant_id", "status", "deprecated_at", "sunset_at", "migration_guide_url", "retired_at", "created_at"] },
+  publisher_keys: { free: ["id", "name", "owner_tenant_id", "public_key", "created_at", "expires_at", "revoked_at"] },
   plugin_versions: {
     free: [
       ...["id", "plugin_id", "version", "version_sort", "manifest", "endpoint", "envelope_version", "status", "health", "health_at", "consecutive_unhealthy", "registered_at"],
+      ...["image", "admission", "probed_at"],
     ],
   },
   plugin_capabilities: { free: ["plugin_version_id", "position", "capability", "model", "embedding"] },

@@ -8,20 +8,45 @@ import { Refusal } from "../errors.ts";
 import { newId } from "../ids.ts";
 import type { Embedder } from "../models/embedder.ts";
 import { Manifest } from "../sdk/src/manifest.ts";
+import { SignedAdmission } from "./admission-record.ts";
+import { type Admission, isStillAdmitted, type PluginTrust } from "./admit-image.ts";
 import { type Health, vectorToBytes } from "./catalogue.ts";
 import { compileConfigSchema } from "./config-issues.ts";
 import { checkDependencies, type DependencyGraph, findDependencyCircle } from "./refuse-dependencies.ts";
+import { signatureRefusal } from "./verify-signature.ts";
 
 export interface Registered {
   pluginId: string;
   generation: string;
   isNew: boolean;
+  /** `pending`: not routable until the platform has seen it healthy. */
+  status: "pending" | "active" | "deprecated";
 }
 
-/** Embeds first and writes after: no transaction waits for a model. A version that is known with another manifest is refused. */
-export async function registerPlugin(db: PlatformDb, embedder: Embedder, manifest: Manifest, endpoint: string, signal?: AbortSignal): Promise<Registered> {
+/** What is wrong with a manifest beyond its shape. Throws INVALID_INPUT. */
+export function checkContract(manifest: Manifest): void {
   checkDependencies(manifest);
   checkConfigSchema(manifest);
+  checkSecretScopes(manifest);
+}
+
+/** Whose plugin this is; undefined: nobody's yet. */
+export async function findPluginOwner(db: PlatformDb, name: string): Promise<string | null | undefined> {
+  const row = await db.platform((tx) => tx.selectFrom("plugins").select("owner_tenant_id").where("name", "=", name).executeTakeFirst());
+  return row?.owner_tenant_id;
+}
+
+/**
+ * Embeds first and writes after: no transaction waits for a model. A version that is known with another manifest or image is refused. A new one, and
+ * one that comes back, is `pending`: `makeRoutable` is for who has seen it healthy.
+ */
+export async function registerPlugin(
+  db: PlatformDb,
+  embedder: Embedder,
+  { manifest, endpoint, admission }: { manifest: Manifest; endpoint: string; admission: Admission },
+  signal?: AbortSignal,
+): Promise<Registered> {
+  checkContract(manifest);
   const vectors = await embedder.embed(manifest.capabilities, signal);
   const parsed = semver.parse(manifest.version);
   if (!parsed) throw new Refusal("INVALID_INPUT", { message: "manifest.version is not a semantic version." });
@@ -31,27 +56,43 @@ export async function registerPlugin(db: PlatformDb, embedder: Embedder, manifes
     await refuseCircle(tx, manifest);
     const plugin = await tx
       .insertInto("plugins")
-      .values({ id: newId("plugin"), name: manifest.name, category: manifest.category })
+      .values({
+        id: newId("plugin"),
+        name: manifest.name,
+        category: manifest.category,
+        owner_tenant_id: admission.ownerTenantId,
+        owner_type: admission.ownerTenantId === null ? "first_party" : "enterprise_custom",
+      })
       .onConflict((c) => c.column("name").doUpdateSet({ category: manifest.category }))
-      .returning("id")
+      .returning(["id", "status", "owner_tenant_id"])
       .executeTakeFirstOrThrow();
+    // Two publishers may have come at once for one new name.
+    if (plugin.owner_tenant_id !== admission.ownerTenantId) throw signatureRefusal("other_publisher");
+    if (plugin.status === "sunset" || plugin.status === "retired")
+      throw new Refusal("CONFLICT", { message: `${manifest.name} has reached its end and takes no new versions; publish under another name.` });
     const known = await tx
       .selectFrom("plugin_versions")
-      .select(["id", "manifest", "endpoint", "status"])
+      .select(["id", "manifest", "status", "image", "admission"])
       .where("plugin_id", "=", plugin.id)
       .where("version", "=", manifest.version)
       .executeTakeFirst();
     if (known && canonical(known.manifest) !== canonical(manifest)) {
       throw new Refusal("CONFLICT", { message: `${manifest.name} ${manifest.version} is registered with another manifest; publish a new version.` });
     }
+    const { signed } = admission;
+    // Whoever only says that it is still there names no image.
+    if (known?.image && signed.record.image !== null && known.image !== signed.record.image)
+      throw new Refusal("CONFLICT", { message: `${manifest.name} ${manifest.version} is registered with another image; publish a new version.` });
     const versionId = known?.id ?? newId("version");
-    if (known)
+    const status = known?.status === "active" || known?.status === "deprecated" ? known.status : "pending";
+    if (known) {
+      const isBetter = known.admission === null || signed.record.image !== null;
       await tx
         .updateTable("plugin_versions")
-        .set({ endpoint, status: known.status === "inactive" ? "active" : known.status })
+        .set({ endpoint, status, ...(isBetter ? { image: signed.record.image, admission: JSON.stringify(signed) } : {}) })
         .where("id", "=", known.id)
         .execute();
-    else {
+    } else {
       await tx
         .insertInto("plugin_versions")
         .values({
@@ -62,6 +103,9 @@ export async function registerPlugin(db: PlatformDb, embedder: Embedder, manifes
           manifest: JSON.stringify(manifest),
           endpoint,
           envelope_version: manifest.envelope_version,
+          status,
+          image: signed.record.image,
+          admission: JSON.stringify(signed),
         })
         .execute();
     }
@@ -78,7 +122,40 @@ export async function registerPlugin(db: PlatformDb, embedder: Embedder, manifes
         })),
       )
       .execute();
-    return { pluginId: plugin.id, generation: await nextGeneration(tx), isNew: !known };
+    return { pluginId: plugin.id, generation: await nextGeneration(tx), isNew: !known, status };
+  });
+}
+
+const PendingRow = v.object({ id: v.string(), manifest: Manifest, image: v.nullable(v.string()), admission: v.nullable(SignedAdmission) });
+
+/**
+ * Lets work come to a version that the platform has just seen healthy, if what was accepted when it was registered still holds. Null: it is not
+ * pending, or does not hold: then it stays as it is.
+ */
+export async function makeRoutable(db: PlatformDb, trust: PluginTrust, name: string, version: string): Promise<string | null> {
+  const raw = await db.platform((tx) =>
+    tx
+      .selectFrom("plugin_versions as pv")
+      .innerJoin("plugins as p", "p.id", "pv.plugin_id")
+      .select(["pv.id", "pv.manifest", "pv.image", "pv.admission"])
+      .where("p.name", "=", name)
+      .where("pv.version", "=", version)
+      .where("pv.status", "=", "pending")
+      .executeTakeFirst(),
+  );
+  const row = v.safeParse(PendingRow, raw);
+  if (!row.success || !(await isStillAdmitted(trust, db, row.output.manifest, row.output.image, row.output.admission))) return null;
+  return db.platform(async (tx) => {
+    const changed = await tx
+      .updateTable("plugin_versions")
+      .set({ status: "active", consecutive_unhealthy: 0 })
+      .where("id", "=", row.output.id)
+      .where("status", "=", "pending")
+      // The very row that was checked.
+      .where(sql<boolean>`manifest = ${JSON.stringify(row.output.manifest)}::jsonb`)
+      .returning("id")
+      .executeTakeFirst();
+    return changed ? nextGeneration(tx) : null;
   });
 }
 
@@ -96,6 +173,12 @@ async function refuseCircle(tx: Tx, { name, version, dependencies }: Manifest): 
   graph.get(name)?.set(version, dependencies);
   const path = findDependencyCircle(graph satisfies DependencyGraph, name, version);
   if (path) throw new Refusal("CIRCULAR_DEPENDENCY", { message: `There is a circle: ${path.join(" → ")}.`, details: { path } });
+}
+
+/** A scope that opens a secret which is not declared opens nothing, and its publisher would find out at run time. */
+function checkSecretScopes({ required_scopes, required_secret_names }: Manifest): void {
+  const stray = required_scopes.find((scope) => scope.startsWith("secrets:") && !required_secret_names.includes(scope.slice("secrets:".length)));
+  if (stray) throw new Refusal("INVALID_INPUT", { message: `manifest.required_scopes: ${stray} names a secret that required_secret_names does not declare.` });
 }
 
 /** A schema that cannot be compiled would refuse every configuration, long after its publisher has gone. */
@@ -136,9 +219,9 @@ export async function reportHealth(db: PlatformDb, name: string, version: string
     const rows = await tx
       .selectFrom("plugin_versions as pv")
       .innerJoin("plugins as p", "p.id", "pv.plugin_id")
-      .select(["pv.id", "pv.version", sql<string>`pv.health->>'status'`.as("was")])
+      .select(["pv.id", "pv.version", "pv.status", sql<string>`pv.health->>'status'`.as("was")])
       .where("p.name", "=", name)
-      .where("pv.status", "in", ["active", "deprecated"])
+      .where("pv.status", "in", ["pending", "active", "deprecated"])
       .forUpdate()
       .execute();
     const affected = rows.filter((row) => version === null || row.version === version);
@@ -158,7 +241,7 @@ export async function reportHealth(db: PlatformDb, name: string, version: string
       .returning(["version", "consecutive_unhealthy"])
       .execute();
     const unhealthy = updated.filter((row) => row.consecutive_unhealthy >= UNHEALTHY_TO_TRIP).map((row) => row.version);
-    return { unhealthy, generation: affected.some((row) => row.was !== health.status) ? await nextGeneration(tx) : null };
+    return { unhealthy, generation: affected.some((row) => row.was !== health.status && row.status !== "pending") ? await nextGeneration(tx) : null };
   });
 }
 

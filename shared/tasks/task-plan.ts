@@ -22,6 +22,8 @@ export const PlanStep = v.object({
   inputs: v.optional(v.array(StepInput)),
   /** A CEL expression over `steps.<id>.{status, confidence, data}`; the step is left out where it is false. */
   when: v.optional(v.string()),
+  /** The step whose plugin had this one done. Whoever runs that step runs this one; an executor does not. */
+  chained_by: v.optional(v.string()),
 });
 export type PlanStep = v.InferOutput<typeof PlanStep>;
 export const TaskPlan = v.pipe(v.array(PlanStep), v.minLength(1));

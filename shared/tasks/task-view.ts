@@ -30,8 +30,9 @@ export const StoredResult = v.object({
   confidence: v.number(),
   next_steps: v.array(v.string()),
   warnings: v.array(v.object({ ...Warning.entries, ...ofStep })),
-  /** The plugin speaks an older envelope than the platform. */
+  /** The plugin speaks an older envelope than the platform, or is on its way out. */
   deprecation_warning: v.optional(v.nullable(v.string())),
+  migration_guide_url: v.optional(v.nullable(v.string())),
   execution_meta: v.object({
     latency_seconds: v.number(),
     agents_invoked: v.number(),
@@ -93,6 +94,7 @@ export const TaskView = v.strictObject({
   next_steps: v.array(v.string()),
   warnings: v.array(v.strictObject({ ...Warning.entries, ...ofStep })),
   deprecation_warning: v.nullable(v.string()),
+  migration_guide_url: v.nullable(v.string()),
   error: v.nullable(StoredError),
   execution_meta: v.nullable(
     v.strictObject({
@@ -176,6 +178,7 @@ export function taskView(row: FullTaskRow): v.InferOutput<typeof TaskView> {
     next_steps: result?.next_steps ?? [],
     warnings: [...(row.routing_method === "keyword" ? [ROUTED_BY_KEYWORD] : []), ...(result?.warnings ?? [])],
     deprecation_warning: result?.deprecation_warning ?? null,
+    migration_guide_url: result?.migration_guide_url ?? null,
     error: row.error,
     execution_meta: isTerminal(row.status)
       ? {

@@ -47,6 +47,7 @@ export interface Telemetry {
   wakeRang(count: number): void;
   questionsEnded(count: number): void;
   probeFound(plugin: string, status: string): void;
+  pluginMoved(plugin: string, status: "sunset" | "retired", subscriptionsEnded: number): void;
 }
 
 export function openTelemetry(log: Log, metrics: Metrics, spans: Spans | null = null): Telemetry {
@@ -148,6 +149,7 @@ export function openTelemetry(log: Log, metrics: Metrics, spans: Spans | null = 
     artifactUploaded: (attempt) => log("info", "waiting artifact uploaded", { attempt }),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
     questionsEnded: (count) => count > 0 && log("info", "questions ended without an answer", { count }),
+    pluginMoved: (plugin, status, subscriptionsEnded) => log("info", "plugin moved on", { plugin_name: plugin, status, count: subscriptionsEnded }),
     probeFound: (plugin, status) => log(status === "healthy" ? "debug" : "warn", "plugin probed", { plugin_name: plugin, status }),
   };
 }

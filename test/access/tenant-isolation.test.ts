@@ -51,6 +51,7 @@ async function plantRows(tenantId: TenantId): Promise<void> {
     "INSERT INTO org_knowledge_chunks (tenant_id, document_id, edition, position, heading, content, token_count, embedding_model, embedding) VALUES ($1, $2, gen_random_uuid(), 0, '', 'words', 1, 'none', '{}')",
     [tenantId, document],
   );
+  await admin.query("INSERT INTO chained_steps (task_id, parent, key, step, tenant_id) VALUES ($1, 'main', 'x', 'main.1', $2)", [ownersTask, tenantId]);
   await admin.query("INSERT INTO ticket_counters (tenant_id, last_number) VALUES ($1, 1)", [tenantId]);
   await admin.query(
     "INSERT INTO tickets (tenant_id, number, fingerprint, title, type, priority, source_task, source_plugin) VALUES ($1, 1, repeat('0', 64), 'mine', 'bug', 'low', $2, 'filer')",

@@ -118,7 +118,7 @@ describe.each([
   ),
 ])("%s at %s %s", (_, method, path) => {
   it("refuses inside all that do not hold the right token", async () => {
-    const serviceOnly = !path.startsWith("/internal/llm") && !path.startsWith("/internal/scoped");
+    const serviceOnly = !/^\/internal\/(llm|scoped|chain)\//.test(path);
     const wrong = [
       "",
       "Bearer",

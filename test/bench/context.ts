@@ -66,7 +66,7 @@ async function heldClaim(stage: Stage, tenant: BenchTenant, reader: ContextReade
   );
   if (!rows[0]) throw new Error("the tenant has no task");
   const [vector] = await reader.embedder.embed([COMMAND]);
-  const step = { id: "main", plugin: told.name, version: "1.0.0", needs: [], manifest: told.manifest, endpoint: "", config: { tone: "short" } };
+  const step = { id: "main", plugin: told.name, version: "1.0.0", needs: [], manifest: told.manifest, endpoint: "", ending: null, config: { tone: "short" } };
   return {
     taskId: asId("task", rows[0].id),
     tenantId: asId("tenant", tenant.tenantId),

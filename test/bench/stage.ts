@@ -13,9 +13,9 @@ import { hashApiKey } from "../../shared/access/api-key.ts";
 import { openDatabase } from "../../shared/db/database.ts";
 import { randomHex } from "../../shared/ids.ts";
 import { offlineEmbedder } from "../../shared/models/embeddings-offline/offline-embedder.ts";
-import { registerPlugin } from "../../shared/registry/register-plugin.ts";
 import type { Plugin } from "../../shared/sdk/src/define-plugin.ts";
 import { startPostgres } from "../support/postgres.ts";
+import { publishUnsigned } from "../support/publish-unsigned.ts";
 import { type Load, startLoad } from "./load.ts";
 import { cpuMs, peakKib, type Started, startNode } from "./node-process.ts";
 
@@ -134,7 +134,7 @@ export async function openStage(): Promise<Stage> {
         return startNode({ name, args: ["--import", "tsx", join(HERE, "floors", `${name}.ts`)], env: { ...env, ...more }, folder: logs, readiness: "/ready" });
       },
       async register(plugin, endpoint) {
-        const { generation } = await registerPlugin(platform, offlineEmbedder(), plugin.manifest, endpoint);
+        const generation = await publishUnsigned(platform, offlineEmbedder(), plugin.manifest, endpoint);
         await redis.set("registry:gen", generation, "EX", 60);
         await db.query(
           `INSERT INTO subscriptions (id, tenant_id, plugin_id, tier) SELECT gen_random_uuid(), t.id, p.id, 'enterprise' FROM tenants t, plugins p WHERE p.name = $1

@@ -5,7 +5,16 @@ import { type StepRecord, stepRecord } from "../../shared/execution/step-record.
 import type { StoredResult } from "../../shared/tasks/task-view.ts";
 import { echo } from "../support/plugins.ts";
 
-const planned = (id: string, needs: string[] = []): ClaimedStep => ({ id, plugin: `plugin-${id}`, version: "1.0.0", needs, manifest: echo.manifest, endpoint: "", config: {} });
+const planned = (id: string, needs: string[] = []): ClaimedStep => ({
+  id,
+  plugin: `plugin-${id}`,
+  version: "1.0.0",
+  needs,
+  manifest: echo.manifest,
+  endpoint: "",
+  ending: null,
+  config: {},
+});
 const gave = (rest: Partial<StoredResult> = {}): StoredResult => ({
   result: "text",
   data: { n: 1 },

@@ -12,6 +12,7 @@ const step = (rest: Partial<ClaimedStep>): ClaimedStep => ({
   needs: ["first"],
   manifest: echo.manifest,
   endpoint: "",
+  ending: null,
   config: {},
   ...rest,
 });

@@ -79,7 +79,7 @@ export async function runScripted(
   const taskId = newId("task");
   const tenantId = newId("tenant");
   const full = manifestOf(manifest);
-  const step: ClaimedStep = { id: "main", plugin: full.name, version: full.version, needs: [], manifest: full, endpoint: "http://nowhere", config: {} };
+  const step: ClaimedStep = { id: "main", plugin: full.name, version: full.version, needs: [], manifest: full, endpoint: "http://nowhere", ending: null, config: {} };
   const claim = {
     taskId,
     tenantId,

@@ -20,10 +20,10 @@ import { seedKey, seedTenant } from "../../scripts/seed-tenant.ts";
 import { openDatabase } from "../../shared/db/database.ts";
 import { randomHex } from "../../shared/ids.ts";
 import { EMBEDDING_DIMENSIONS } from "../../shared/models/embedder.ts";
-import { registerPlugin } from "../../shared/registry/register-plugin.ts";
 import type { Manifest } from "../../shared/sdk/src/manifest.ts";
 import { openObjectStore } from "../../shared/storage/object-store.ts";
 import { startPostgres } from "../support/postgres.ts";
+import { publishUnsigned } from "../support/publish-unsigned.ts";
 import { BREAKS, type Break, breakCode, breakDatabase } from "./breaks.ts";
 import { type Front, startFront } from "./front.ts";
 import { type Embeddings, startEmbeddings, startTool } from "./outside.ts";
@@ -231,7 +231,7 @@ const UNLIMITED = { name: "unlimited", tier: "professional", settings: { rate_li
 async function addPlugin(databaseUrl: string, manifest: Manifest, endpoint: string): Promise<void> {
   const db = await openDatabase({ url: databaseUrl, driver: "pg", poolSize: 1 });
   try {
-    await registerPlugin(db, blind, manifest, endpoint);
+    await publishUnsigned(db, blind, manifest, endpoint);
     await seedTenant(db, { ...UNLIMITED, subscriptions: { [manifest.name]: null } });
   } finally {
     await db.close();
@@ -241,7 +241,7 @@ async function addPlugin(databaseUrl: string, manifest: Manifest, endpoint: stri
 async function seed(databaseUrl: string, urls: Readonly<Record<string, string>>): Promise<FaultPlatform["keys"]> {
   const db = await openDatabase({ url: databaseUrl, driver: "pg", poolSize: 1 });
   try {
-    for (const { manifest } of [plugin, ticketProcessor]) await registerPlugin(db, blind, manifest, urls[manifest.name] ?? "");
+    for (const { manifest } of [plugin, ticketProcessor]) await publishUnsigned(db, blind, manifest, urls[manifest.name] ?? "");
     const tenant = async (subscriptions: Record<string, number | null>, name: string) => {
       const { tenantId, userId } = await seedTenant(db, { ...UNLIMITED, name, subscriptions });
       return (await seedKey(db, tenantId, { userId })).key;

@@ -4,14 +4,20 @@ import { expectRefusal } from "../batteries/refusal.ts";
 import { expectNothingWritten } from "../batteries/row-counts.ts";
 import { type ApiAnswer, startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
+import { sayCode, sayStatus, startWellService, type WellService } from "../support/well-service.ts";
 
 let platform: TestPlatform;
 let tenant: TestTenant;
+let service: WellService;
 beforeAll(async () => {
+  service = await startWellService();
   platform = await startTestPlatform({ plugins: [echo, filer], withBridge: false });
   tenant = await platform.tenant();
 });
-afterAll(() => platform?.stop());
+afterAll(async () => {
+  await platform?.stop();
+  await service?.stop();
+});
 
 async function inside(method: string, path: string, body?: unknown): Promise<ApiAnswer> {
   const answer = await fetch(`${platform.internalUrl}${path}`, {
@@ -26,8 +32,7 @@ async function inside(method: string, path: string, body?: unknown): Promise<Api
 let count = 0;
 /** A plugin of the test's own, so that no test sees another's. */
 const manifest = (changes: Record<string, unknown> = {}) => ({ ...walker.manifest, name: `sample-${count}`, ...changes });
-const register = (changes: Record<string, unknown> = {}, endpoint = "http://127.0.0.1:9") =>
-  inside("POST", "/internal/registry/register", { manifest: manifest(changes), endpoint });
+const register = (changes: Record<string, unknown> = {}, endpoint = service.url) => inside("POST", "/internal/registry/register", { manifest: manifest(changes), endpoint });
 const fresh = () => `sample-${++count}`;
 const versionOf = async (name: string) => {
   const answer = await tenant.api("GET", `/v1/plugins/${name}`);
@@ -42,8 +47,9 @@ describe("registry-register", () => {
     const first = await register();
     expect(first.status).toBe(201);
     expect(await versionOf(name)).toBe("1.0.0");
+    // A known version is where it says it is; whether it is well there, the next probe finds.
     const again = await register({}, "http://127.0.0.1:10");
-    expect([again.status, again.body]).toEqual([200, first.body]);
+    expect([again.status, again.body]).toEqual([200, { ...first.body, health: "unknown" }]);
   });
 
   it("refuses another manifest under a version that is known", async () => {
@@ -75,8 +81,44 @@ describe("registry-register", () => {
     const name = fresh();
     const answers = await Promise.all(Array.from({ length: 10 }, () => register()));
     expect(answers.map((answer) => answer.status).filter((status) => status === 201)).toHaveLength(1);
-    expect(new Set(answers.map((answer) => JSON.stringify(answer.body))).size).toBe(1);
+    expect(answers.filter(({ status }) => status >= 400 && status !== 503).map(({ text }) => text)).toEqual([]);
+    expect(new Set(answers.flatMap(({ body }) => body.plugin_id ?? [])).size).toBe(1);
     expect(await versionOf(name)).toBe("1.0.0");
+  });
+
+  it("lets nothing come to a version before it is seen healthy", async () => {
+    const name = fresh();
+    const isThere = async () => (await tenant.api("GET", `/v1/plugins/${name}`)).status === 200;
+    for (const [says, health] of [
+      [sayStatus("unhealthy"), "unhealthy"],
+      [sayStatus("degraded"), "degraded"],
+      [sayStatus("splendid"), "unhealthy"],
+      [sayCode(500), "unhealthy"],
+      [sayCode(503), "asleep"],
+    ] as const) {
+      service.says(says);
+      expect((await register()).body).toMatchObject({ status: "pending", health });
+      await platform.runCron("plugin-probe");
+      expect(await isThere(), health).toBe(false);
+    }
+    // What it says of itself is not what the platform has seen.
+    await inside("POST", `/internal/registry/${name}/health`, { status: "healthy" });
+    expect(await isThere()).toBe(false);
+    expectRefusal(await tenant.api("POST", "/v1/tasks", { command: "x", plugin: name }), "NOT_FOUND");
+    service.says(sayStatus("healthy"));
+    await platform.runCron("plugin-probe");
+    expect(await isThere()).toBe(true);
+  });
+
+  it("keeps the version before it at work while the new one is not well", async () => {
+    const name = fresh();
+    await register();
+    service.says(sayStatus("unhealthy"));
+    await register({ version: "2.0.0" });
+    expect(await versionOf(name)).toBe("1.0.0");
+    service.says(sayStatus("healthy"));
+    await platform.runCron("plugin-probe");
+    expect(await versionOf(name)).toBe("2.0.0");
   });
 
   it("refuses manifests and addresses that are none, and writes nothing", async () => {
@@ -97,6 +139,7 @@ describe("registry-register", () => {
         { timeout_seconds: 0 },
         { token_budget: -1 },
         { estimated_latency: "never" },
+        { required_scopes: ["secrets:token"] },
       ];
       for (const changes of wrong) expectRefusal(await register(changes), "INVALID_INPUT", JSON.stringify(changes));
       for (const endpoint of ["", "ftp://x", "http://user:pass@host", "http://host/path", "http://host?x=1", "http://host#x", "javascript:alert(1)", "not a url"])
@@ -128,7 +171,7 @@ describe("registry-report-health", () => {
   it("shows what was reported, to the next reader", async () => {
     const name = fresh();
     await register();
-    expect((await tenant.api("GET", `/v1/plugins/${name}/health`)).body).toMatchObject({ status: "unknown", checked_at: null });
+    expect((await tenant.api("GET", `/v1/plugins/${name}/health`)).body).toMatchObject({ status: "healthy", checked_at: expect.any(String) });
     for (const status of ["unhealthy", "degraded", "healthy"]) {
       const report = { status, components: { github: status }, message: `it is ${status}` };
       expect((await inside("POST", `/internal/registry/${name}/health`, report)).status).toBe(200);
@@ -148,6 +191,73 @@ describe("registry-report-health", () => {
     expect(await generation()).toBe(before);
     await inside("POST", `/internal/registry/${name}/health`, { status: "degraded" });
     expect(await generation()).not.toBe(before);
+  });
+});
+
+describe("plugin-probe", () => {
+  const circuitOf = async (name: string) => (await tenant.api("GET", `/v1/plugins/${name}`)).body.circuit;
+  /** As if five minutes had gone by. */
+  async function probe(name: string): Promise<void> {
+    await platform.db.platform((tx) =>
+      tx
+        .updateTable("plugin_versions")
+        .set({ probed_at: null })
+        .where("plugin_id", "in", (sub) => sub.selectFrom("plugins").select("id").where("name", "=", name))
+        .execute(),
+    );
+    await platform.runCron("plugin-probe");
+  }
+
+  it("opens the circuit at the third unhealthy answer in a row, and not at two", async () => {
+    const name = fresh();
+    await register();
+    service.says(sayStatus("unhealthy"));
+    for (const circuit of ["closed", "closed"]) {
+      await probe(name);
+      expect(await circuitOf(name)).toBe(circuit);
+    }
+    service.says(sayStatus("healthy"));
+    await probe(name);
+    service.says(sayStatus("unhealthy"));
+    for (const circuit of ["closed", "closed", "open"]) {
+      await probe(name);
+      expect(await circuitOf(name)).toBe(circuit);
+    }
+    service.says(sayStatus("healthy"));
+  });
+
+  it("does not take a plugin that sleeps for one that is ill, however long it sleeps", async () => {
+    const name = fresh();
+    await register();
+    const asleep = [sayCode(503), sayCode(502), sayCode(404), sayCode(429), sayCode(504)];
+    for (const says of asleep) {
+      service.says(says);
+      await probe(name);
+    }
+    service.says(sayStatus("healthy"));
+    const gone = await startWellService();
+    await register({}, gone.url);
+    await gone.stop();
+    for (let i = 0; i < 4; i++) await probe(name);
+    expect(await circuitOf(name)).toBe("closed");
+    expect((await tenant.api("GET", `/v1/plugins/${name}/health`)).body.status).toBe("healthy");
+  });
+
+  it("waits for one that is woken by the question", async () => {
+    const name = fresh();
+    service.says((response) => void setTimeout(() => sayStatus("healthy")(response), 300));
+    expect((await register()).body.status).toBe("active");
+    service.says(sayStatus("healthy"));
+    expect(await versionOf(name)).toBe("1.0.0");
+  });
+
+  it("asks a plugin that it knows only every few minutes", async () => {
+    fresh();
+    await register();
+    await platform.runCron("plugin-probe");
+    const before = service.asked;
+    await platform.runCron("plugin-probe");
+    expect(service.asked).toBe(before);
   });
 });
 

@@ -129,6 +129,8 @@ describe("node", () => {
       scopeGatewayUrl: "http://127.0.0.1:9",
       llmToken: "cap_llm",
       scopedToken: "cap_scoped",
+      chainGatewayUrl: "",
+      chainToken: null,
       hasModel: false,
       timeLeftMs: null,
       signal,

@@ -37,6 +37,8 @@ const NO_GATEWAYS = {
   scopeGatewayUrl: "http://127.0.0.1:9",
   llmToken: "cap_llm",
   scopedToken: "cap_scoped",
+  chainGatewayUrl: "",
+  chainToken: null,
   hasModel: false,
   timeLeftMs: null,
   trace: {},

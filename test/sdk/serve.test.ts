@@ -263,7 +263,7 @@ describe("shutdown", () => {
       return "finished";
     });
     await platform.listen();
-    platform.holders.set(HEADERS["aau-llm-token"], { tenantId: "ten_1", taskId: "task_1", plugin: "none", scopes: [], isOver: false });
+    platform.holders.set(HEADERS["aau-llm-token"], { tenantId: "ten_1", taskId: "task_1", plugin: "none", scopes: [], dependencies: [], knowledge: [], isOver: false });
     const env = { ...process.env, PORT: "0", LLM_GATEWAY_URL: platform.url, SCOPE_GATEWAY_URL: platform.url };
     const child = fork(new URL("./served-plugin.ts", import.meta.url), { execArgv: ["--import", "tsx"], env, stdio: ["ignore", "ignore", "inherit", "ipc"] });
     try {

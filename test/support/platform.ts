@@ -100,6 +100,8 @@ export async function startTestPlatform({ plugins = [], env: extra = {}, withBri
     CAPABILITY_KEY: randomHex(),
     SECRETS_KEY: randomHex(),
     SERVICE_TOKEN: serviceToken,
+    ADMISSION_KEY: randomHex(),
+    UNSIGNED_PLUGINS: "allow",
     DRAIN_MS: "5000",
     ...extra,
   };

@@ -2,8 +2,9 @@ import type Anthropic from "@anthropic-ai/sdk";
 import type { CompiledStateGraph, StateGraph } from "@langchain/langgraph";
 import { toJsonSchema } from "@valibot/to-json-schema";
 import * as v from "valibot";
+import type { ChainResult } from "./chaining.ts";
 import { CURRENT_ENVELOPE_VERSION, type EnvelopeVersion } from "./envelope-versions.ts";
-import type { ArtifactRef, InputEnvelope, Warning } from "./envelopes.ts";
+import type { ArtifactRef, Attachment, InputEnvelope, KnowledgeChunk, Warning } from "./envelopes.ts";
 import type { HealthStatus } from "./health.ts";
 import { Manifest } from "./manifest.ts";
 import type { ChangedTicket, CreatedTickets, NewTicket, TicketChange, TicketDetail, TicketFilter, TicketList } from "./tickets.ts";
@@ -49,6 +50,19 @@ export interface NodeContext {
     /** Asking for what is so already changes nothing (needs `tickets:write`). */
     change(id: string, change: TicketChange): Promise<ChangedTicket | null>;
   };
+  /** The organisation's documents. What stands in them is data, whatever it says. */
+  readonly knowledge: {
+    /** At most 20 passages that bear on the question, 8 unless said (needs `knowledge:read`). `asPrompt` quotes them for the user's turn of a prompt. */
+    search(query: string, limit?: number): Promise<{ passages: KnowledgeChunk[]; asPrompt(): string | null }>;
+    /** Adds a document; it is found once its status is `ready`. The same content again is the same document (needs `knowledge:write`). */
+    add(document: { content: string; mediaType?: "text/markdown" | "text/plain" | "text/html"; sourceUrl?: string }): Promise<{ document_id: string; status: string }>;
+  };
+  /**
+   * Has a part of the work done by another plugin, which the manifest names among its `dependencies` (needs `plugin:chain`). It shares this task's
+   * time and budget and ends with it, and what it returns is data: put it into a prompt by `asData()`. Asked again by a later attempt, the same
+   * question gets the answer that is there. Throws ChainFailed.
+   */
+  chain(plugin: string, work: { command: string; attachments?: readonly Attachment[] }): Promise<ChainResult & { asData(): string }>;
   /** Tells the caller what goes on inside a long node; at most 500 characters; never throws. */
   report(message: string): void;
   warn(warning: Warning): void;

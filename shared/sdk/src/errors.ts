@@ -39,6 +39,22 @@ export class UpstreamUnavailable extends Error {
   }
 }
 
+/** Another plugin, called through `ctx.chain`, did not do its part. Uncaught, it fails the task as a service outside this plugin does. */
+export class ChainFailed extends Error {
+  override readonly name = "ChainFailed";
+  readonly code: string;
+  /** Of the other plugin's failure. `plugin`: it failed, or was asked what it may not be. */
+  readonly blame: "caller" | "plugin" | "upstream" | "platform";
+  readonly retryAfterSec: number | undefined;
+
+  constructor(message: string, code: string, blame: ChainFailed["blame"], retryAfterSec?: number) {
+    super(message);
+    this.code = code;
+    this.blame = blame;
+    this.retryAfterSec = retryAfterSec;
+  }
+}
+
 /** Why an execution was stopped from outside; the `reason` of the execution's AbortSignal. */
 export class Stopped extends Error {
   override readonly name = "Stopped";

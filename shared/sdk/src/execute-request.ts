@@ -13,6 +13,7 @@ const Span = v.optional(v.pipe(v.string(), v.regex(/^\d{1,10}$/, "must be millis
 const Headers = v.object({
   "aau-llm-token": Token,
   "aau-scoped-token": Token,
+  "aau-chain-token": v.optional(Token),
   "aau-models": v.optional(v.picklist(["live", "offline"]), "live"),
   "aau-time-left-ms": Span,
   /** After this the plugin stops at the next node's boundary: the platform's own process, or the request, cannot last for longer. */

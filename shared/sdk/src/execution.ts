@@ -8,6 +8,8 @@ import { type loadAnthropic, meteredClient } from "./metered-anthropic.ts";
 import { quoteKnowledge } from "./quote-data.ts";
 import { scopedArtifacts } from "./scoped-artifacts.ts";
 import type { ScopedDoor } from "./scoped-call.ts";
+import { scopedChain } from "./scoped-chain.ts";
+import { scopedKnowledge } from "./scoped-knowledge.ts";
 import { scopedTickets } from "./scoped-tickets.ts";
 import { maskSecret, redactor } from "./secret.ts";
 import type { Seen } from "./usage-reader.ts";
@@ -18,6 +20,9 @@ export interface Runtime {
   llmToken: string;
   scopeGatewayUrl: string;
   scopedToken: string;
+  chainGatewayUrl: string;
+  /** Null where the manifest does not ask for `plugin:chain`. */
+  chainToken: string | null;
   /** False when the llm-gateway answers from its offline model. */
   hasModel: boolean;
   /** How long the platform waits; `null` leaves only the plugin's own time-out. */
@@ -78,7 +83,12 @@ export class Execution {
     this.signal = parts.signal;
     const declared = Object.entries(parts.secrets).filter(([name]) => parts.manifest.required_secret_names.includes(name));
     this.#secrets = new Map(declared.map(([name, value]) => [name, maskSecret(value)]));
-    this.redact = redactor([...Object.values(parts.secrets), parts.runtime.llmToken, parts.runtime.scopedToken]);
+    this.redact = redactor([
+      ...Object.values(parts.secrets),
+      parts.runtime.llmToken,
+      parts.runtime.scopedToken,
+      ...(parts.runtime.chainToken === null ? [] : [parts.runtime.chainToken]),
+    ]);
   }
 
   get budgetExceeded(): boolean {
@@ -189,6 +199,7 @@ export class Execution {
     let client: Anthropic | undefined;
     let artifacts: NodeContext["artifacts"] | undefined;
     let tickets: NodeContext["tickets"] | undefined;
+    let knowledge: NodeContext["knowledge"] | undefined;
     const door: ScopedDoor = { gatewayUrl: runtime.scopeGatewayUrl, token: runtime.scopedToken, scopes: manifest.required_scopes, signal, trace: runtime.trace };
     return {
       input,
@@ -212,6 +223,20 @@ export class Execution {
         tickets ??= scopedTickets(door);
         return tickets;
       },
+      get knowledge() {
+        knowledge ??= scopedKnowledge(door, input.task_id);
+        return knowledge;
+      },
+      chain: scopedChain({
+        ...door,
+        gatewayUrl: runtime.chainGatewayUrl,
+        token: runtime.chainToken,
+        taskId: input.task_id,
+        countOccurrence: (key) => execution.#countOccurrence(key),
+        onUsed: (tokens) => {
+          execution.tokensUsed += tokens;
+        },
+      }),
       budget: {
         limit: manifest.token_budget,
         get used() {

@@ -1,6 +1,6 @@
 /** Reads from what was thrown whose fault a failed execution is, and says it without repeating the error's own text. */
 import type { OutputEnvelope } from "./envelopes.ts";
-import { CallerMistake, ContentPolicyRefusal, GatewayError, Stopped, UpstreamUnavailable } from "./errors.ts";
+import { CallerMistake, ChainFailed, ContentPolicyRefusal, GatewayError, Stopped, UpstreamUnavailable } from "./errors.ts";
 import type { loadAnthropic } from "./metered-anthropic.ts";
 
 export interface Failure {
@@ -67,10 +67,18 @@ function isBrokenConnection(error: Error): boolean {
   return code.startsWith("UND_ERR_") && !code.includes("INVALID");
 }
 
+/** Where the other plugin is at fault, a service that this one needs has failed: for now, or for good. */
+function ofChain({ message, code, blame, retryAfterSec }: ChainFailed): Failure {
+  if (blame === "caller") return { error: message, error_code: code, error_cause: "caller" };
+  const [error, error_cause] = [`A plugin that this one needs did not do its part (${code}).`, blame === "platform" ? "platform" : "upstream"] as const;
+  return code === "PLUGIN_UNAVAILABLE" ? unavailable(error, error_cause, retryAfterSec) : { error, error_code: "DEPENDENCY_FAILED", error_cause };
+}
+
 function fromError(error: unknown, anthropic: Anthropic): Failure | null {
   if (error instanceof Stopped) return stops[error.why];
   if (error instanceof CallerMistake) return { error: error.message || "The plugin cannot work on this input.", error_code: "INVALID_INPUT", error_cause: "caller" };
   if (error instanceof ContentPolicyRefusal) return refusal;
+  if (error instanceof ChainFailed) return ofChain(error);
   if (error instanceof UpstreamUnavailable) {
     return unavailable(error.message || "A service that the plugin needs did not answer.", error.isCallers ? "caller" : "upstream");
   }

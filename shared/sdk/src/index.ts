@@ -1,4 +1,6 @@
 /** @aau/sdk: what a plugin is written with. `@aau/sdk/serve` runs it, `@aau/sdk/testing` tests it. */
+
+export type { ChainResult } from "./chaining.ts";
 export {
   definePlugin,
   type NodeContext,
@@ -9,7 +11,7 @@ export {
   type Secret,
 } from "./define-plugin.ts";
 export type { ArtifactRef, Attachment, InputEnvelope, KnowledgeChunk, OutputEnvelope, Turn, Warning } from "./envelopes.ts";
-export { CallerMistake, ContentPolicyRefusal, GatewayError, UpstreamUnavailable } from "./errors.ts";
+export { CallerMistake, ChainFailed, ContentPolicyRefusal, GatewayError, UpstreamUnavailable } from "./errors.ts";
 export { HealthStatus } from "./health.ts";
 export { Manifest } from "./manifest.ts";
 export { node } from "./node.ts";

@@ -25,7 +25,7 @@ const TIMEOUT_MS = 30_000;
 const RETRIES = 2;
 
 /** The platform's own rule, held here too so that the harness shows what the platform would refuse. */
-export function requireScope({ scopes }: ScopedDoor, scope: string): void {
+export function requireScope({ scopes }: Pick<ScopedDoor, "scopes">, scope: string): void {
   if (!scopes.includes(scope)) throw new TypeError(`the manifest does not declare the scope ${scope}`);
 }
 

@@ -24,6 +24,8 @@ export interface ServeOptions {
   llmGatewayUrl?: string;
   /** Base URL of the scope-gateway; default `SCOPE_GATEWAY_URL`. */
   scopeGatewayUrl?: string;
+  /** Base URL of the chain-gateway; default `CHAIN_GATEWAY_URL`, and without it that of the scope-gateway. */
+  chainGatewayUrl?: string;
   /** Drain and exit on SIGTERM and SIGINT; default true. */
   signals?: boolean;
   /** Default JSON lines on stdout. */
@@ -78,7 +80,7 @@ class PluginService {
   readonly #others = getRequestListener(this.#app.fetch, { overrideGlobalObjects: false });
   readonly #plugin: Plugin;
   readonly #log: Log;
-  readonly #gateways: { llmGatewayUrl: string; scopeGatewayUrl: string };
+  readonly #gateways: { llmGatewayUrl: string; scopeGatewayUrl: string; chainGatewayUrl: string };
   readonly #onEnd: ServeOptions["onEnd"];
   readonly #running = new Map<AbortController, Promise<void>>();
   readonly #totals: Record<OutputEnvelope["status"], number> = { success: 0, partial: 0, failed: 0 };
@@ -90,9 +92,11 @@ class PluginService {
     this.#log = options.log ?? logToStdout(plugin.name);
     this.#onEnd = options.onEnd;
     setMaxListeners(0, this.#leaving.signal);
+    const scopeGatewayUrl = baseUrl("SCOPE_GATEWAY_URL", options.scopeGatewayUrl);
     this.#gateways = {
       llmGatewayUrl: baseUrl("LLM_GATEWAY_URL", options.llmGatewayUrl),
-      scopeGatewayUrl: baseUrl("SCOPE_GATEWAY_URL", options.scopeGatewayUrl),
+      scopeGatewayUrl,
+      chainGatewayUrl: baseUrl("CHAIN_GATEWAY_URL", options.chainGatewayUrl ?? process.env.CHAIN_GATEWAY_URL ?? scopeGatewayUrl),
     };
     this.#app.get("/manifest", (c) => c.json(plugin.manifest));
     this.#app.get("/health/liveness", (c) => c.text("ok"));
@@ -186,6 +190,7 @@ class PluginService {
           ...this.#gateways,
           llmToken: headers["aau-llm-token"],
           scopedToken: headers["aau-scoped-token"],
+          chainToken: headers["aau-chain-token"] ?? null,
           hasModel: headers["aau-models"] === "live",
           timeLeftMs: headers["aau-time-left-ms"] ?? null,
           signal,

@@ -6,6 +6,9 @@ import { getRequestListener, type HttpBindings } from "@hono/node-server";
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { type Context, Hono } from "hono";
 import * as v from "valibot";
+import { type ChainLine, ChainRequest, type ChainResult } from "../chaining.ts";
+import type { Attachment, KnowledgeChunk } from "../envelopes.ts";
+import { KnowledgeQuestion, NewKnowledge } from "../scoped-knowledge.ts";
 import { eventsOf, MessagesRequest, type ModelAnswer, type ModelCall, messageOf, offlineAnswer, type ScriptedUsage } from "./model-script.ts";
 import { type TicketAnswer, TicketStandIn } from "./ticket-stand-in.ts";
 
@@ -15,11 +18,15 @@ export interface Holder {
   taskId: string;
   plugin: string;
   scopes: readonly string[];
+  /** Plugins that the manifest names among its dependencies. */
+  dependencies: readonly string[];
+  /** What the organisation's documents hold for this run. */
+  knowledge: readonly KnowledgeChunk[];
   isOver: boolean;
 }
 
 export interface RecordedCall {
-  kind: "model" | "artifact" | "ticket";
+  kind: "model" | "artifact" | "ticket" | "knowledge" | "chain";
   method: string;
   /** Decoded. */
   path: string;
@@ -45,6 +52,26 @@ export interface StoredArtifact {
   content: Uint8Array;
 }
 
+/** Plays the other plugins: what one answers, or how it fails. */
+export type ChainScript = (call: {
+  plugin: string;
+  command: string;
+  attachments: readonly Attachment[];
+  tenantId: string;
+  occurrence: number;
+}) => ChainAnswer | Promise<ChainAnswer>;
+/** A string is the result's text. */
+export type ChainAnswer =
+  | string
+  | (Partial<Omit<ChainResult, "plugin" | "version">> & { result: string })
+  | { failed: { code: string; message?: string; cause?: "caller" | "plugin" | "upstream" | "platform" } };
+
+export interface AddedDocument {
+  content: string;
+  media_type: string;
+  source_url: string | null;
+}
+
 type TicketCall = (holder: Holder, body: unknown, id: string) => TicketAnswer;
 type Env = { Bindings: HttpBindings };
 
@@ -60,13 +87,19 @@ export class PlatformStandIn {
   scriptError: Error | null = null;
   url = "";
   readonly #answer: ((call: ModelCall) => ModelAnswer | Promise<ModelAnswer>) | null;
+  readonly #chain: ChainScript | null;
+  readonly #documents = new Map<string, AddedDocument[]>();
   readonly #files = new Map<string, Map<string, StoredArtifact>>();
   readonly #app = new Hono<Env>();
   readonly #server = createServer(getRequestListener(this.#app.fetch, { overrideGlobalObjects: false }));
 
-  /** @param answer `null` plays a platform without a provider's key. */
-  constructor(answer: ((call: ModelCall) => ModelAnswer | Promise<ModelAnswer>) | null) {
+  /** @param answer `null` plays a platform without a provider's key. @param chain `null`: the tenant is subscribed to no other plugin. */
+  constructor(answer: ((call: ModelCall) => ModelAnswer | Promise<ModelAnswer>) | null, chain: ChainScript | null = null) {
     this.#answer = answer;
+    this.#chain = chain;
+    this.#app.post("/internal/chain/:plugin", (c) => this.#chained(c));
+    this.#app.post("/internal/scoped/knowledge/search", (c) => this.#search(c));
+    this.#app.post("/internal/scoped/knowledge", (c) => this.#add(c));
     this.#app.post("/internal/llm/v1/messages", (c) => this.#message(c));
     this.#app.put("/internal/scoped/artifacts/:name", (c) => this.#put(c));
     this.#app.get("/internal/scoped/artifacts/:name", (c) => this.#get(c));
@@ -80,6 +113,11 @@ export class PlatformStandIn {
 
   get modelCalls(): RecordedModelCall[] {
     return this.calls.filter(isModelCall);
+  }
+
+  /** Documents that plugins added for this tenant. */
+  documentsOf(tenantId: string): readonly AddedDocument[] {
+    return this.#documents.get(tenantId) ?? [];
   }
 
   artifactsOf(taskId: string): ReadonlyMap<string, StoredArtifact> {
@@ -154,6 +192,46 @@ export class PlatformStandIn {
     return RESPONSE_ALREADY_SENT;
   }
 
+  async #search(c: Context<Env>): Promise<Response> {
+    const { holder, body } = this.#record(c, "knowledge", bearer(c), await c.req.text());
+    if (!holder?.scopes.includes("knowledge:read")) return c.json(null, holder ? 403 : 401);
+    const question = v.safeParse(KnowledgeQuestion, JSON.parse(body));
+    return question.success ? c.json({ passages: holder.knowledge.slice(0, question.output.limit) }) : c.json(null, 422);
+  }
+
+  async #add(c: Context<Env>): Promise<Response> {
+    const { holder, body } = this.#record(c, "knowledge", bearer(c), await c.req.text());
+    if (!holder?.scopes.includes("knowledge:write")) return c.json(null, holder ? 403 : 401);
+    const document = v.safeParse(NewKnowledge, JSON.parse(body));
+    if (!document.success) return c.json(null, 422);
+    const known = this.#documents.get(holder.tenantId) ?? [];
+    if (!known.some(({ content }) => content === document.output.content)) this.#documents.set(holder.tenantId, [...known, document.output]);
+    return c.json({ document_id: `doc_${createHash("sha256").update(document.output.content).digest("hex").slice(0, 26)}`, status: "queued" }, 202);
+  }
+
+  async #chained(c: Context<Env>): Promise<Response> {
+    const { holder, body } = this.#record(c, "chain", bearer(c), await c.req.text());
+    const plugin = c.req.param("plugin") ?? "";
+    const refuse = (status: 401 | 403 | 422, code: string) => c.json({ error: { code, message: code, request_id: "req_test" } }, status);
+    if (!holder) return refuse(401, "AUTH_INVALID");
+    if (!holder.scopes.includes("plugin:chain") || !holder.dependencies.includes(plugin)) return refuse(403, "FORBIDDEN_SCOPE");
+    const asked = v.safeParse(ChainRequest, JSON.parse(body));
+    if (!asked.success) return refuse(422, "INVALID_INPUT");
+    if (!this.#chain) return refuse(403, "PLUGIN_NOT_SUBSCRIBED");
+    let answer: ChainAnswer;
+    try {
+      answer = await this.#chain({ plugin, tenantId: holder.tenantId, ...asked.output });
+    } catch (error) {
+      this.scriptError ??= error instanceof Error ? error : new Error(String(error));
+      return refuse(422, "INVALID_INPUT");
+    }
+    const line: ChainLine =
+      typeof answer === "object" && "failed" in answer
+        ? { type: "failed", message: answer.failed.code, cause: "plugin", ...answer.failed }
+        : { ...PLAYED, plugin, ...(typeof answer === "string" ? { result: answer } : answer) };
+    return c.body(`${JSON.stringify({ type: "alive" })}\n${JSON.stringify(line)}\n`, 200, { "content-type": "application/x-ndjson" });
+  }
+
   async #put(c: Context<Env>): Promise<Response> {
     const bytes = new Uint8Array(await c.req.arrayBuffer());
     const { holder } = this.#record(c, "artifact", bearer(c), Buffer.from(bytes).toString());
@@ -183,6 +261,18 @@ export class PlatformStandIn {
     return c.json(body, status);
   }
 }
+
+const PLAYED = {
+  type: "ended" as const,
+  version: "1.0.0",
+  status: "success" as const,
+  data: null,
+  artifacts: [],
+  confidence: 0.9,
+  next_steps: [],
+  warnings: [],
+  tokens_used: 0,
+};
 
 function bearer(c: Context): string | undefined {
   return c.req.header("authorization")?.replace(/^Bearer /, "");

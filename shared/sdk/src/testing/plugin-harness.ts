@@ -9,12 +9,14 @@ import type { LogLine } from "../log.ts";
 import { type PluginServer, serve } from "../serve.ts";
 import type { TicketDetail } from "../tickets.ts";
 import type { ModelCall, ModelScript } from "./model-script.ts";
-import { type Holder, PlatformStandIn, type RecordedCall, type RecordedModelCall, type StoredArtifact } from "./platform-stand-in.ts";
+import { type AddedDocument, type ChainScript, type Holder, PlatformStandIn, type RecordedCall, type RecordedModelCall, type StoredArtifact } from "./platform-stand-in.ts";
 import { inputOf, type RunOptions } from "./run-options.ts";
 
 export interface HarnessOptions {
   /** What the model answers. Without it the plugin runs as on a platform that has no provider's key. */
   model?: ModelScript;
+  /** What the plugins answer that this one calls through `ctx.chain`. Without it the tenant is subscribed to none of them. */
+  chain?: ChainScript;
 }
 
 /** One run, with everything that was seen of it from outside. */
@@ -70,10 +72,10 @@ export class PluginHarness implements AsyncDisposable {
   readonly #tracks: Track[] = [];
   #starting: Promise<PluginServer> | undefined;
 
-  constructor(plugin: Plugin, { model }: HarnessOptions = {}) {
+  constructor(plugin: Plugin, { model, chain }: HarnessOptions = {}) {
     this.#plugin = plugin;
     this.#hasModel = model !== undefined;
-    this.#platform = new PlatformStandIn(model ? listed(model) : null);
+    this.#platform = new PlatformStandIn(model ? listed(model) : null, chain ?? null);
   }
 
   /** All runs so far, in the order in which they were started. */
@@ -101,6 +103,11 @@ export class PluginHarness implements AsyncDisposable {
   /** What stands in the tenant's built-in tracker. */
   tickets(tenantId = "test-tenant-1"): readonly TicketDetail[] {
     return this.#platform.tickets.of(tenantId);
+  }
+
+  /** Documents that the plugin added to the organisation's knowledge. */
+  documents(tenantId = "test-tenant-1"): readonly AddedDocument[] {
+    return this.#platform.documentsOf(tenantId);
   }
 
   /** Starts the plugin's server, if it does not run yet. */
@@ -134,10 +141,11 @@ export class PluginHarness implements AsyncDisposable {
     const { url } = await this.start();
     const input = inputOf(this.#plugin, options);
     const { name: plugin, required_scopes: scopes } = this.#plugin.manifest;
-    const holder: Holder = { tenantId: input.context.tenant_id, taskId: input.task_id, plugin, scopes, isOver: false };
+    const dependencies = this.#plugin.manifest.dependencies.map(({ name }) => name);
+    const holder: Holder = { tenantId: input.context.tenant_id, taskId: input.task_id, plugin, scopes, dependencies, knowledge: options.knowledge ?? [], isOver: false };
     const track: Track = { input, holder, events: [], lastLine: undefined, output: null, thrown: undefined };
     this.#tracks.push(track);
-    const tokens = { llm: `cap_llm_${randomUUID()}`, scoped: `cap_scoped_${randomUUID()}` };
+    const tokens = { llm: `cap_llm_${randomUUID()}`, scoped: `cap_scoped_${randomUUID()}`, chain: `cap_chain_${randomUUID()}` };
     for (const token of Object.values(tokens)) this.#platform.holders.set(token, holder);
     try {
       const response = await fetch(`${url}/execute`, {
@@ -146,6 +154,7 @@ export class PluginHarness implements AsyncDisposable {
           "content-type": "application/json",
           "aau-llm-token": tokens.llm,
           "aau-scoped-token": tokens.scoped,
+          ...(scopes.includes("plugin:chain") && { "aau-chain-token": tokens.chain }),
           "aau-models": this.#hasModel ? "live" : "offline",
           "aau-request-id": `req_${randomUUID()}`,
           ...(options.deadline && { "aau-time-left-ms": String(Math.max(options.deadline.getTime() - Date.now(), 0)) }),
