@@ -21,6 +21,8 @@ const PREFIX = {
   conversation: "conv",
   request: "req",
   document: "doc",
+  subscription: "sub",
+  invoice: "inv",
 } as const;
 export type IdKind = keyof typeof PREFIX;
 export type TaskId = Id<"task">;
@@ -28,6 +30,8 @@ export type TenantId = Id<"tenant">;
 export type UserId = Id<"user">;
 export type KeyId = Id<"key">;
 export type DocumentId = Id<"document">;
+export type SubscriptionId = Id<"subscription">;
+export type InvoiceId = Id<"invoice">;
 
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;

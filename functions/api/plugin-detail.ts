@@ -18,7 +18,7 @@ export default http({
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, caller, request, db, redis }) {
-    const [entry, subscribed] = await Promise.all([visiblePlugin(db, redis, request.admission?.registryGeneration, params.name), findSubscriptions(db, caller.tenantId)]);
+    const [entry, subscribed] = await Promise.all([visiblePlugin(db, redis, request.admission?.registryGeneration, caller.tenantId, params.name), findSubscriptions(db, caller.tenantId)]);
     const circuits = await lookAtCircuits(redis, [{ plugin: entry.name, version: entry.version }]);
     return ok(pluginDetail(entry, subscribed.has(entry.name), circuits?.[0] ?? "closed"));
   },
