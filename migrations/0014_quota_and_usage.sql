@@ -4,15 +4,16 @@
 -- same however many there are.
 
 -- Null: a plugin for everybody. Row-level security stands behind the catalogue, which shows each tenant its own view.
-ALTER TABLE plugins ADD COLUMN owner_tenant_id uuid REFERENCES tenants(id);
+ALTER TABLE plugins ADD COLUMN IF NOT EXISTS owner_tenant_id uuid REFERENCES tenants(id);
 ALTER TABLE plugins ADD CONSTRAINT custom_plugins_have_an_owner CHECK ((owner_tenant_id IS NOT NULL) = (owner_type = 'enterprise_custom'));
 ALTER TABLE plugins ENABLE ROW LEVEL SECURITY;
 CREATE POLICY public_or_own ON plugins TO aau_app USING (owner_tenant_id IS NULL OR owner_tenant_id = (SELECT app_tenant()));
 CREATE POLICY all_plugins ON plugins TO aau_platform USING (true) WITH CHECK (true);
 
--- `quota_limit` is that of the subscription at the last reservation; `warned` the highest share of it, in percent, that the tenant was told of.
-ALTER TABLE usage_periods ADD COLUMN quota_limit int, ADD COLUMN warned smallint NOT NULL DEFAULT 0;
-UPDATE usage_periods u SET quota_limit = s.quota_limit FROM subscriptions s JOIN plugins p ON p.id = s.plugin_id
+-- The subscription's limit and whether more is run as overage, as they were at the last reservation; and the highest share of the limit, in percent,
+-- that the tenant was told of.
+ALTER TABLE usage_periods ADD COLUMN quota_limit int, ADD COLUMN overage_enabled boolean NOT NULL DEFAULT false, ADD COLUMN warned smallint NOT NULL DEFAULT 0;
+UPDATE usage_periods u SET quota_limit = s.quota_limit, overage_enabled = s.overage_enabled FROM subscriptions s JOIN plugins p ON p.id = s.plugin_id
   WHERE s.tenant_id = u.tenant_id AND p.name = u.plugin_name AND s.ended_at IS NULL;
 
 -- Executions that a tenant may try of a plugin without a subscription, once and not a month: they are counted on the usage row of the
@@ -82,9 +83,9 @@ RETURNS int LANGUAGE plpgsql AS $$
 DECLARE v_total int; v_warned int;
 BEGIN
   IF p_limit < p_count AND NOT p_overage THEN RETURN NULL; END IF;
-  INSERT INTO usage_periods AS u (tenant_id, plugin_name, environment, period_start, reserved, quota_limit)
-    VALUES (p_tenant, p_plugin, p_environment, p_period, p_count, p_limit)
-    ON CONFLICT (tenant_id, plugin_name, environment, period_start) DO UPDATE SET reserved = u.reserved + p_count, quota_limit = p_limit
+  INSERT INTO usage_periods AS u (tenant_id, plugin_name, environment, period_start, reserved, quota_limit, overage_enabled)
+    VALUES (p_tenant, p_plugin, p_environment, p_period, p_count, p_limit, p_overage)
+    ON CONFLICT (tenant_id, plugin_name, environment, period_start) DO UPDATE SET reserved = u.reserved + p_count, quota_limit = p_limit, overage_enabled = p_overage
       WHERE p_limit IS NULL OR p_overage OR u.used + u.reserved + p_count <= p_limit
     RETURNING u.used + u.reserved, u.warned INTO v_total, v_warned;
   IF crosses_quota(p_environment, v_total, p_limit, v_warned) THEN PERFORM warn_of_quota(p_tenant, p_plugin, p_period); END IF;
@@ -143,8 +144,9 @@ BEGIN
           WHERE a.known_task IS NULL AND a.is_open
       ) n WHERE n.quota_limit IS NULL OR n.overage_enabled OR n.total <= n.quota_limit
   ), reserved AS (
-    UPDATE usage_periods u SET reserved = u.reserved + n.count, quota_limit = n.quota_limit
-      FROM (SELECT a.tenant, a.plugin, a.counted_as, a.counted_in, a.quota_limit, count(*)::int AS count FROM admitted a GROUP BY a.tenant, a.plugin, a.counted_as, a.counted_in, a.quota_limit) n
+    UPDATE usage_periods u SET reserved = u.reserved + n.count, quota_limit = n.quota_limit, overage_enabled = n.overage_enabled
+      FROM (SELECT a.tenant, a.plugin, a.counted_as, a.counted_in, a.quota_limit, a.overage_enabled, count(*)::int AS count FROM admitted a
+        GROUP BY a.tenant, a.plugin, a.counted_as, a.counted_in, a.quota_limit, a.overage_enabled) n
       WHERE u.tenant_id = n.tenant AND u.plugin_name = n.plugin AND u.environment = n.counted_as AND u.period_start = n.counted_in
   ), inserted AS (
     INSERT INTO tasks (id, tenant_id, user_id, api_key_id, environment, conversation_id, plugin_name, plan, status, input, routing_method, routing_confidence,
@@ -333,7 +335,7 @@ BEGIN
     IF t.reserved_period IS NOT NULL THEN
       v_total := reserve_executions(p_tenant, p_plugin, t.environment, t.reserved_period, 1, v_found.quota_limit, v_found.overage_enabled);
       IF v_total IS NULL THEN RETURN; END IF;
-      v_locked := v_locked || jsonb_build_object('period', t.reserved_period, 'overage', coalesce(v_total > v_found.quota_limit, false));
+      v_locked := v_locked || jsonb_build_object('period', t.reserved_period);
     END IF;
     UPDATE tasks k SET fallbacks = coalesce(k.fallbacks, '{}') || jsonb_build_object(p_step, v_locked) WHERE k.id = p_task;
   END IF;
@@ -346,8 +348,8 @@ BEGIN
 END $$;
 
 -- Ends tasks: the one place where a terminal status is written. The caller holds the row locks and has entered a role. Every execution that was
--- reserved is used or given back here, and counted in usage_days. Of executions that were admitted as overage, those are overage that really go
--- over the limit: what ended without a result before them has made room. Usage rows are locked before rows of usage_days, each in the order of their keys.
+-- reserved is used or given back here, and counted in usage_days. Overage is what is used beyond the limit, whichever task that was: what was admitted
+-- as overage is none when others have made room by then. Usage rows are locked before rows of usage_days, each in the order of their keys.
 CREATE OR REPLACE FUNCTION finish_tasks(p_ends task_end[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE v_day date := (now() AT TIME ZONE 'UTC')::date;
 BEGIN
@@ -358,7 +360,7 @@ BEGIN
 
   WITH was AS (
     SELECT t.id, t.tenant_id, t.user_id, t.api_key_id, t.plugin_name, t.plan, jsonb_array_length(t.plan) AS steps, t.fallbacks, t.environment, t.reserved_period,
-        t.routing_method, t.overage, t.attempt, t.event_seq, e.status, e.status IN ('success', 'partial') AS is_done, e.result, e.error,
+        t.routing_method, t.attempt, t.event_seq, e.status, e.status IN ('success', 'partial') AS is_done, e.result, e.error,
         e.events || jsonb_build_array(jsonb_build_object('type', 'finished', 'data', jsonb_build_object('status', e.status))) AS events
       FROM unnest(p_ends) e JOIN tasks t ON t.id = e.task_id
   ), called AS (
@@ -384,24 +386,24 @@ BEGIN
   ), kept AS (
     -- Each step holds one execution of its plugin, whatever became of it, and one of its fallback where that was asked.
     SELECT k.*, CASE WHEN k.sandbox THEN 'sandbox' ELSE k.environment END AS counted_as, CASE WHEN k.sandbox THEN sandbox_period() ELSE k.period END AS counted_in,
-        row_number() OVER (PARTITION BY k.tenant_id, k.plugin, k.sandbox, k.environment, k.period ORDER BY k.is_used DESC, k.marked, k.id, k.step) AS n
+        row_number() OVER (PARTITION BY k.tenant_id, k.plugin, k.sandbox, k.environment, k.period ORDER BY k.is_used DESC, k.id, k.step) AS n
       FROM (
-        SELECT w.id, w.tenant_id, w.environment, w.plan->0->>'id' AS step, w.plugin_name AS plugin, w.reserved_period AS period, w.is_done AS is_used, w.overage AS marked,
+        SELECT w.id, w.tenant_id, w.environment, w.plan->0->>'id' AS step, w.plugin_name AS plugin, w.reserved_period AS period, w.is_done AS is_used,
             coalesce((w.plan->0->>'sandbox')::boolean, false) AS sandbox
           FROM was w WHERE w.reserved_period IS NOT NULL AND w.steps = 1 AND w.fallbacks IS NULL
         UNION ALL
         SELECT w.id, w.tenant_id, w.environment, p.id, p.plugin, w.reserved_period, coalesce(w.is_done AND s.status IN ('success', 'partial') AND s.plugin_name = p.plugin, false),
-            CASE WHEN w.steps = 1 THEN w.overage ELSE coalesce(p.overage, false) END, coalesce(p.sandbox, false)
-          FROM was w CROSS JOIN jsonb_to_recordset(w.plan) AS p(id text, plugin text, overage boolean, sandbox boolean) LEFT JOIN task_steps s ON s.task_id = w.id AND s.step = p.id
+            coalesce(p.sandbox, false)
+          FROM was w CROSS JOIN jsonb_to_recordset(w.plan) AS p(id text, plugin text, sandbox boolean) LEFT JOIN task_steps s ON s.task_id = w.id AND s.step = p.id
           WHERE w.reserved_period IS NOT NULL AND (w.steps > 1 OR w.fallbacks IS NOT NULL)
         UNION ALL
         SELECT w.id, w.tenant_id, w.environment, f.key, f.value->>'plugin', (f.value->>'period')::date,
-            coalesce(w.is_done AND s.status IN ('success', 'partial') AND s.plugin_name = f.value->>'plugin', false), coalesce((f.value->>'overage')::boolean, false), false
+            coalesce(w.is_done AND s.status IN ('success', 'partial') AND s.plugin_name = f.value->>'plugin', false), false
           FROM was w CROSS JOIN jsonb_each(w.fallbacks) f LEFT JOIN task_steps s ON s.task_id = w.id AND s.step = f.key
           WHERE w.fallbacks IS NOT NULL AND f.value ? 'period'
       ) k
   ), held AS (
-    SELECT r.*, u.used AS used_before, u.quota_limit FROM (
+    SELECT r.*, u.used AS used_before, u.quota_limit, u.overage_enabled FROM (
         SELECT k.tenant_id, k.plugin, k.counted_as, k.counted_in, count(*)::int AS reserved, (count(*) FILTER (WHERE k.is_used))::int AS used
           FROM kept k GROUP BY k.tenant_id, k.plugin, k.counted_as, k.counted_in
       ) r
@@ -416,7 +418,7 @@ BEGIN
       SELECT w.tenant_id, d.plugin_name, d.plugin_version, w.id, d.step, coalesce(d.attempt, w.attempt), w.environment, w.user_id::text, d.status, d.model,
           d.input_tokens + d.output_tokens + d.cache_tokens, d.input_tokens, d.output_tokens, d.cache_tokens, d.latency_ms, d.cost, w.routing_method, '1.0',
           d.status IN ('success', 'partial') AND w.is_done AND w.environment = 'live' AND NOT coalesce(k.sandbox, false),
-          coalesce(k.is_used AND k.marked AND h.used_before + k.n > h.quota_limit, false)
+          coalesce(k.is_used AND k.environment = 'live' AND h.overage_enabled AND h.used_before + k.n > h.quota_limit, false)
         FROM was w JOIN (
           -- What ran, with what it paid; and what paid and never came to an end.
           SELECT s.task_id, s.step, s.plugin_name, s.plugin_version, s.attempt, s.status, coalesce(s.latency_ms, 0) AS latency_ms, p.model,

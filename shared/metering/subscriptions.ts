@@ -88,14 +88,15 @@ export async function listSubscriptions(
   return v.parse(v.array(Row), rows);
 }
 
+const REFUSED = ["unknown", "deprecated", "already", "no_overage", "limit_reached"] as const;
 const Outcome = v.object({
-  outcome: v.picklist(["subscribed", "unknown", "deprecated", "already", "no_overage", "limit_reached"]),
+  outcome: v.picklist(["subscribed", ...REFUSED]),
   subscription: v.nullable(v.string()),
   tier: PlanTier,
   plugins_included: v.nullable(v.number()),
 });
 
-export type Subscribed = { outcome: "subscribed"; row: Row } | Exclude<v.InferOutput<typeof Outcome>, { outcome: "subscribed" }>;
+export type Subscribed = { outcome: "subscribed"; row: Row } | (Omit<v.InferOutput<typeof Outcome>, "outcome"> & { outcome: (typeof REFUSED)[number] });
 
 export async function subscribe(db: TenantDb, tenantId: TenantId, plugin: string, overage: boolean): Promise<Subscribed> {
   const id = newId("subscription");
@@ -103,7 +104,8 @@ export async function subscribe(db: TenantDb, tenantId: TenantId, plugin: string
   return db.tenant(tenantId, async (tx) => {
     const { rows } = await sql`SELECT * FROM subscribe(${tenantId}, ${id}, ${plugin}, ${overage}, ${plans}::jsonb -> 'plans')`.execute(tx);
     const found = v.parse(Outcome, rows[0]);
-    if (found.outcome !== "subscribed") return found;
+    const { outcome } = found;
+    if (outcome !== "subscribed") return { ...found, outcome };
     const row = v.parse(Row, await selectSubscriptions(tx, tenantId).where("s.id", "=", id).executeTakeFirst());
     return { outcome: "subscribed", row };
   });

@@ -25,6 +25,10 @@ export interface Telemetry {
   wakeRang(count: number): void;
   questionsEnded(count: number): void;
   probeFound(plugin: string, status: string): void;
+  monthClosed(month: { tenantId: string; month: string; outcome: string }): void;
+  /** What settling has counted is not what the events say: somebody has to look before this month can be invoiced. */
+  monthDisagreed(month: { tenantId: string; month: string; error: unknown }): void;
+  invoiceAnnounced(invoice: { invoiceId: string; tenantId: string; attempt: number; error: unknown }): void;
 }
 
 const CIRCUIT_LEVEL = { closed: 0, half_open: 1, open: 2 } as const;
@@ -94,6 +98,18 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
     artifactUploaded: (attempt) => log("info", "waiting artifact uploaded", { attempt }),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
     questionsEnded: (count) => count > 0 && log("info", "questions ended without an answer", { count }),
+    monthClosed: ({ tenantId, month, outcome }) => log(outcome === "closed" ? "info" : "debug", "month closed", { tenant_id: tenantId, reason: month, status: outcome }),
+    monthDisagreed({ tenantId, month, error }) {
+      metrics.billingDisagreements.inc();
+      log("error", "month cannot be closed", { tenant_id: tenantId, reason: month, error });
+    },
+    invoiceAnnounced: ({ invoiceId, tenantId, attempt, error }) =>
+      log(error ? "warn" : "info", error ? "invoice not announced" : "invoice announced", {
+        invoice_id: publicId("invoice", invoiceId),
+        tenant_id: tenantId,
+        attempt,
+        ...(error ? { error } : {}),
+      }),
     probeFound: (plugin, status) => log(status === "healthy" ? "debug" : "warn", "plugin probed", { plugin_name: plugin, status }),
   };
 }

@@ -57,6 +57,11 @@ export function openMetrics() {
     }),
     summaries: new Counter({ name: "aau_history_summaries_total", help: "Summaries of conversations by outcome", labelNames: ["outcome"], registers }),
     summaryTokens: new Counter({ name: "aau_history_summary_tokens_total", help: "Tokens of summaries; the platform pays for them", labelNames: ["model"], registers }),
+    billingDisagreements: new Counter({
+      name: "aau_billing_disagreements_total",
+      help: "Months that were not closed, since what settling counted is not what the events say",
+      registers,
+    }),
     budgetExceeded: new Counter({ name: "aau_plugin_budget_exceeded_total", help: "Executions over their token budget", labelNames: ["plugin"], registers }),
   };
 }

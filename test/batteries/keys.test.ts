@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { SCOPES } from "../../shared/access/caller.ts";
 import { capabilitySigner } from "../../shared/access/capability-token.ts";
 import { newId } from "../../shared/ids.ts";
+import { closeMonth } from "../../shared/metering/close-months.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
 import { addressOf, byName, GUARDED, idPrefixesOf, pathOf, randomIdLike, sampleBody } from "./declared.ts";
@@ -48,7 +49,10 @@ beforeAll(async () => {
   const task = await foreign.api("POST", "/v1/tasks", { command: "for nobody else", plugin: "echo" });
   const key = await foreign.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] });
   const document = await foreign.api("POST", "/v1/knowledge", { content: "For nobody else." });
-  foreignIds = { task: task.body.task_id, key: key.body.id, doc: document.body.document_id };
+  const { subscriptions } = (await foreign.api("GET", "/v1/subscriptions")).body;
+  await closeMonth(platform.db, foreign.tenantId, `${new Date().toISOString().slice(0, 7)}-01`);
+  const { invoices } = (await foreign.api("GET", "/v1/invoices")).body;
+  foreignIds = { task: task.body.task_id, key: key.body.id, doc: document.body.document_id, sub: subscriptions[0].subscription_id, inv: invoices[0].invoice_id };
 });
 afterAll(() => platform?.stop());
 

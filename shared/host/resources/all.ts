@@ -5,6 +5,7 @@ import { opener as clock } from "./clock.ts";
 import { opener as cursors } from "./cursors.ts";
 import { opener as db } from "./db.ts";
 import { opener as embedder } from "./embedder.ts";
+import { opener as paymentSystem } from "./payment-system.ts";
 import { opener as platformDb } from "./platform-db.ts";
 import { opener as plugins } from "./plugins.ts";
 import { opener as redis } from "./redis.ts";
@@ -16,4 +17,21 @@ import { opener as storage } from "./storage.ts";
 import { opener as telemetry } from "./telemetry.ts";
 import { opener as upstream } from "./upstream.ts";
 
-export const ALL_OPENERS: Openers = { capabilities, clock, cursors, db, embedder, platformDb, plugins, redis, ring, secrets, settings, signals, storage, telemetry, upstream };
+export const ALL_OPENERS: Openers = {
+  capabilities,
+  clock,
+  cursors,
+  db,
+  embedder,
+  paymentSystem,
+  platformDb,
+  plugins,
+  redis,
+  ring,
+  secrets,
+  settings,
+  signals,
+  storage,
+  telemetry,
+  upstream,
+};

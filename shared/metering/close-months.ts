@@ -1,0 +1,55 @@
+/** Closing months: one transaction for each tenant and month, in which the database decides by itself whether it is still to be done. */
+import { sql } from "kysely";
+import * as v from "valibot";
+import { type PlatformDb, sqlState } from "../db/database.ts";
+import { failpoint } from "../failpoint.ts";
+import { newId, publicId } from "../ids.ts";
+import type { Telemetry } from "../telemetry/domain-events.ts";
+import { planPricesFor, planPricesJson } from "./plan-prices.ts";
+
+/** After the month's end, for what was settled just before it and is committed just after. */
+const GRACE = "1 hour";
+const BATCH = 200;
+/** What close_month raises when its sums do not agree with the events. */
+const SUMS_DISAGREE = "AAU02";
+
+const Closed = v.object({ outcome: v.picklist(["closed", "empty", "known", "out_of_order"]), invoice: v.nullable(v.string()), total_micro_usd: v.nullable(v.string()) });
+export type Closed = v.InferOutput<typeof Closed>;
+
+/** `month` is its first day, as YYYY-MM-DD. Null: there is no such tenant. */
+export async function closeMonth(db: PlatformDb, tenantId: string, month: string): Promise<Closed | null> {
+  const id = newId("invoice");
+  const prices = planPricesJson(planPricesFor(month));
+  const [row] = await db.platform(async (tx) => {
+    const { rows } = await sql`SELECT * FROM close_month(${tenantId}, ${month}::date, ${prices}::jsonb, ${id}, ${publicId("invoice", id)})`.execute(tx);
+    FAILPOINT: await failpoint("billing.before_commit");
+    return rows;
+  });
+  FAILPOINT: await failpoint("billing.after_commit");
+  return row ? v.parse(Closed, row) : null;
+}
+
+const Due = v.array(v.object({ tenant_id: v.string(), month: v.string() }));
+
+/** Closes all that is over. A tenant whose sums disagree is left open and told of; the others go on. Says how many invoices were made. */
+export async function closeMonths(db: PlatformDb, telemetry: Pick<Telemetry, "monthClosed" | "monthDisagreed">, signal: AbortSignal): Promise<number> {
+  const failed = new Set<string>();
+  let count = 0;
+  while (!signal.aborted) {
+    const due = v.parse(Due, await db.call("SELECT * FROM months_to_close($1::interval, $2, $3)", [GRACE, [...failed], BATCH]));
+    if (due.length === 0) break;
+    for (const { tenant_id: tenantId, month } of due) {
+      if (signal.aborted) break;
+      try {
+        const closed = await closeMonth(db, tenantId, month);
+        if (closed?.outcome === "closed") count += 1;
+        if (closed) telemetry.monthClosed({ tenantId, month, outcome: closed.outcome });
+      } catch (error) {
+        if (sqlState(error) !== SUMS_DISAGREE) throw error;
+        failed.add(tenantId);
+        telemetry.monthDisagreed({ tenantId, month, error });
+      }
+    }
+  }
+  return count;
+}
