@@ -173,8 +173,7 @@ function scriptOf(random: () => number, tenants: readonly Expected[]): Script {
     };
   };
   const tenant = pick(tenants);
-  let at = below(KINDS.reduce((sum, [, weight]) => sum + weight, 0));
-  const [kind] = KINDS.find(([, weight]) => (at -= weight) < 0) ?? KINDS[0];
+  const kind = pick(KINDS.flatMap(([name, weight]) => Array<Kind>(weight).fill(name)));
   const mayChain = tenant.tier !== "starter" && (kind === "success" || kind === "partial" || kind === "failed" || kind === "retried");
   const count = mayChain && below(5) === 0 ? 2 + below(2) : 1;
   // A tenth of the tasks are for a plugin that is only tried.
