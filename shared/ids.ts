@@ -23,6 +23,9 @@ const PREFIX = {
   document: "doc",
   subscription: "sub",
   invoice: "inv",
+  webhook: "whk",
+  delivery: "del",
+  event: "evt",
 } as const;
 export type IdKind = keyof typeof PREFIX;
 export type TaskId = Id<"task">;
@@ -32,6 +35,7 @@ export type KeyId = Id<"key">;
 export type DocumentId = Id<"document">;
 export type SubscriptionId = Id<"subscription">;
 export type InvoiceId = Id<"invoice">;
+export type WebhookId = Id<"webhook">;
 
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;

@@ -1,0 +1,216 @@
+/**
+ * Every place where personal data may stand, and what becomes of it there. Erasure's verify pass is made from this list, and a test holds it
+ * against the migrated database, against the keys of a running Redis and against the lines of a running platform: a column, a family of keys or a
+ * field of the log that is not here fails it. It is long because it is one list.
+ *
+ * Three kinds of columns. `personal` ones hold who a user is, what they wrote, or what was made of it: an erasure takes care of them. What the
+ * `organisation` wrote for all of its users stays until the organisation takes it out; documents are its knowledge, whoever sent them, and the row
+ * does not say who. `free` ones hold ids, numbers, times and names that we or a plugin's maker chose. An id alone names nobody once its user is gone.
+ */
+
+/** How the rows of one user are found. */
+export type RowsOf =
+  | { by: "user" | "task"; column: string }
+  /** A foreign key deletes them with their parent's rows. */
+  | { by: "parent"; table: string };
+
+interface PersonalRows {
+  rows: RowsOf;
+  erasure: "deleted" | "emptied" | "pseudonymised";
+  /** Whether `GET /v1/gdpr/export` hands them out. */
+  exported: boolean;
+  /** What retention-purge does without anybody asking. */
+  kept: string;
+  /** The columns, each with the SQL condition that holds when nothing personal is left in it. Deleted rows need none. */
+  columns: Readonly<Record<string, string | null>>;
+}
+
+export interface TableEntry {
+  personal?: PersonalRows;
+  organisation?: readonly string[];
+  free: readonly string[];
+}
+
+const gone = (...columns: string[]): Record<string, null> => Object.fromEntries(columns.map((column) => [column, null]));
+const nulled = (...columns: string[]): Record<string, string> => Object.fromEntries(columns.map((column) => [column, `${column} IS NULL`]));
+const ofTask: RowsOf = { by: "task", column: "task_id" };
+const WITH_CONTENT = "90 days, then emptied; 13 months, then deleted with the task";
+
+export const TABLES: Readonly<Record<string, TableEntry>> = {
+  tenants: { organisation: ["name", "settings"], free: ["id", "plan_tier", "created_at"] },
+  users: {
+    personal: { rows: { by: "user", column: "id" }, erasure: "deleted", exported: true, kept: "until the user is deleted", columns: gone("id", "email") },
+    free: ["tenant_id", "role", "created_at"],
+  },
+  api_keys: {
+    personal: {
+      rows: { by: "user", column: "user_id" },
+      erasure: "deleted",
+      exported: true,
+      kept: "90 days after it expired or was revoked",
+      columns: gone("user_id", "key_hash", "key_prefix", "description", "last_used_at"),
+    },
+    free: ["id", "tenant_id", "environment", "scopes", "expires_at", "revoked_at", "rotated_to", "created_at"],
+  },
+  tasks: {
+    personal: {
+      rows: { by: "user", column: "user_id" },
+      erasure: "emptied",
+      exported: true,
+      kept: WITH_CONTENT,
+      columns: {
+        ...nulled("user_id", "api_key_id", "conversation_id", "input", "result", "error", "context", "command_embedding", "input_request", "traceparent"),
+        plan: "NOT jsonb_path_exists(plan, '$[*] ? (exists(@.command) || exists(@.when) || exists(@.inputs))')",
+        // Callers choose it, within 64 of A-Z, a-z, 0-9, _ and -.
+        request_id: "request_id = ''",
+      },
+    },
+    free: [
+      ...["id", "tenant_id", "environment", "plugin_name", "status", "routing_method", "routing_confidence", "priority", "max_cost_micro_usd", "tokens_used", "cost_micro_usd"],
+      ...["reserved_period", "overage", "attempt", "hand_backs", "lease_token", "lease_until", "deadline", "cancel_requested_at", "ring_count", "next_ring_at", "event_seq"],
+      ...["created_at", "started_at", "completed_at", "command_embedding_model", "fallbacks"],
+    ],
+  },
+  task_steps: {
+    personal: { rows: ofTask, erasure: "emptied", exported: true, kept: WITH_CONTENT, columns: { output: "output = '{}'", error: "error IS NULL" } },
+    free: ["task_id", "tenant_id", "step", "plugin_name", "plugin_version", "attempt", "status", "latency_ms", "finished_at", "confidence"],
+  },
+  task_events: {
+    personal: { rows: ofTask, erasure: "deleted", exported: true, kept: "90 days", columns: gone("data") },
+    free: ["task_id", "seq", "tenant_id", "type", "at"],
+  },
+  llm_calls: {
+    personal: {
+      rows: ofTask,
+      erasure: "emptied",
+      exported: true,
+      kept: WITH_CONTENT,
+      // The digest of a short question can be guessed. The provider's id leads to what the provider keeps.
+      columns: { ...nulled("answer", "error", "provider_request_id"), request_sha256: "request_sha256 = id::text" },
+    },
+    free: [
+      ...["id", "task_id", "tenant_id", "step", "call_no", "plugin_name", "node", "occurrence", "attempt", "state", "model", "price_version", "ceiling_micro_usd"],
+      ...["cost_micro_usd", "usage", "input_tokens", "output_tokens", "cache_write_tokens", "cache_read_tokens", "started_at", "finished_at", "seen_at"],
+    ],
+  },
+  idempotency_keys: {
+    personal: { rows: ofTask, erasure: "deleted", exported: false, kept: "24 hours", columns: gone("key", "request_sha256") },
+    free: ["tenant_id", "environment", "route", "task_id", "created_at"],
+  },
+  artifacts: {
+    personal: { rows: ofTask, erasure: "deleted", exported: true, kept: "90 days, or what the tenant sets", columns: gone("name", "sha256", "storage_key") },
+    free: ["id", "tenant_id", "task_id", "step", "plugin_name", "media_type", "size_bytes", "state", "created_at"],
+  },
+  artifact_uploads: {
+    personal: { rows: { by: "parent", table: "artifacts" }, erasure: "deleted", exported: true, kept: "until the object store takes it", columns: gone("bytes") },
+    free: ["artifact_id", "tenant_id", "task_id", "attempts", "next_attempt_at", "created_at"],
+  },
+  conversations: {
+    personal: {
+      rows: { by: "user", column: "user_id" },
+      erasure: "deleted",
+      exported: true,
+      kept: "90 days after the last turn",
+      columns: gone("id", "user_id", "name", "summary"),
+    },
+    free: ["tenant_id", "last_seq", "summarised_through", "summary_model", "open_chars", "summary_due_at", "summary_rings", "created_at", "updated_at"],
+  },
+  messages: {
+    personal: { rows: { by: "parent", table: "conversations" }, erasure: "deleted", exported: true, kept: "90 days", columns: gone("content") },
+    free: ["conversation_id", "seq", "tenant_id", "task_id", "role", "chars", "created_at"],
+  },
+  // A ticket stays as a number with a state; its words go.
+  tickets: {
+    personal: {
+      rows: { by: "task", column: "source_task" },
+      erasure: "emptied",
+      exported: true,
+      kept: "until it is erased",
+      columns: {
+        title: "title = ''",
+        description: "description = ''",
+        ...nulled("assignee", "team", "component", "source_reference"),
+        labels: "labels = '{}'",
+        fingerprint: "fingerprint = encode(sha256(convert_to(tenant_id || '/' || number, 'UTF8')), 'hex')",
+      },
+    },
+    free: ["tenant_id", "number", "type", "priority", "status", "source_task", "source_plugin", "sla_due_at", "resolved_at", "created_at", "updated_at"],
+  },
+  ticket_events: {
+    personal: { rows: ofTask, erasure: "emptied", exported: true, kept: "until it is erased", columns: { data: "data = '{}'" } },
+    free: ["id", "tenant_id", "number", "type", "task_id", "at"],
+  },
+  ticket_counters: { free: ["tenant_id", "last_number"] },
+  execution_events: {
+    personal: { rows: ofTask, erasure: "pseudonymised", exported: true, kept: "13 months", columns: { actor_ref: "actor_ref IS NULL OR actor_ref LIKE 'erased\\_%'" } },
+    free: [
+      ...["id", "tenant_id", "plugin_name", "plugin_version", "task_id", "step", "attempt", "environment", "status", "model", "tokens_used", "input_tokens", "output_tokens"],
+      ...["cache_tokens", "latency_ms", "cost_micro_usd", "routing_method", "envelope_version", "billable", "overage", "invoice_line_id", "timestamp"],
+    ],
+  },
+  knowledge_documents: {
+    organisation: ["sha256", "source_url", "content", "error"],
+    free: [
+      ...["id", "tenant_id", "media_type", "bytes", "status", "attempts", "next_attempt_at", "ring_count", "next_ring_at", "lease_token", "lease_until", "edition"],
+      ...["embedding_model", "chunk_count", "created_at", "embedded_at"],
+    ],
+  },
+  org_knowledge_chunks: {
+    organisation: ["heading", "content", "embedding"],
+    free: ["id", "tenant_id", "document_id", "edition", "position", "token_count", "embedding_model", "created_at"],
+  },
+  tenant_plugin_config: { organisation: ["config"], free: ["id", "tenant_id", "plugin_id", "updated_at", "version"] },
+  // Sealed: nobody reads it here, so nobody can search it either.
+  tenant_secrets: { organisation: ["secret_value"], free: ["id", "tenant_id", "plugin_name", "secret_name", "key_id", "created_at", "updated_at"] },
+  // Sealed as above.
+  webhooks: {
+    organisation: ["url", "description", "secret", "previous_secret"],
+    free: [
+      ...["id", "tenant_id", "events", "status", "disabled_reason", "disabled_at", "secret_key_id", "previous_secret_key_id", "previous_secret_until", "failures"],
+      ...["failing_since", "resume_at", "last_success_at", "next_ring_at", "created_at", "updated_at"],
+    ],
+  },
+  // The body is made from the task's row when it is sent; what the endpoint answered may quote it.
+  webhook_deliveries: {
+    personal: { rows: ofTask, erasure: "deleted", exported: false, kept: "30 days", columns: gone("event_key", "data") },
+    free: [...["id", "webhook_id", "tenant_id", "type", "task_id", "status", "attempts", "tries", "next_attempt_at", "lease_token", "lease_until", "created_at", "finished_at"]],
+  },
+  webhook_attempts: {
+    personal: { rows: { by: "parent", table: "webhook_deliveries" }, erasure: "deleted", exported: false, kept: "30 days", columns: gone("answer") },
+    free: ["delivery_id", "attempt", "tenant_id", "at", "status", "ms", "error"],
+  },
+  subscriptions: { free: ["id", "tenant_id", "plugin_id", "tier", "quota_limit", "overage_enabled", "started_at", "ended_at"] },
+  usage_periods: { free: ["tenant_id", "plugin_name", "environment", "period_start", "used", "reserved"] },
+  plugins: { free: ["id", "name", "category", "owner_type", "status", "deprecated_at", "sunset_at", "created_at"] },
+  plugin_versions: {
+    free: [
+      ...["id", "plugin_id", "version", "version_sort", "manifest", "endpoint", "envelope_version", "status", "health", "health_at", "consecutive_unhealthy", "registered_at"],
+    ],
+  },
+  plugin_capabilities: { free: ["plugin_version_id", "position", "capability", "model", "embedding"] },
+  registry_state: { free: ["singleton", "generation"] },
+  envelope_schemas: { free: ["version", "message", "is_current", "schema", "updated_at"] },
+  schema_migrations: { free: ["id", "name", "run_on"] },
+};
+
+export interface RedisFamily {
+  name: string;
+  pattern: RegExp;
+  holds: string;
+  /** Null: the entry is no copy of anything, and stays as a stream does; else at most this long. */
+  maxTtlSec: number | null;
+  erasure: "deleted" | "overwritten" | "expires" | "nothing personal";
+}
+
+/** Every family of keys; the names of streams and channels carry no content, nor do their entries. */
+export const REDIS_FAMILIES: readonly RedisFamily[] = [
+  { name: "auth", pattern: /^auth:[0-9a-f]{64}$/, holds: "ids of a key, its tenant and user, and scopes", maxTtlSec: 600, erasure: "overwritten" },
+  { name: "rate", pattern: /^rate:/, holds: "times of a tenant's requests", maxTtlSec: 60, erasure: "nothing personal" },
+  { name: "route", pattern: /^route:[0-9a-f-]{36}:\d+:[0-9a-f]{64}$/, holds: "where a command goes, under the command's digest", maxTtlSec: 300, erasure: "expires" },
+  { name: "registry", pattern: /^registry:gen$/, holds: "a number", maxTtlSec: 60, erasure: "nothing personal" },
+  { name: "circuit", pattern: /^circuit:[a-z0-9-]+:[^:]+$/, holds: "how a plugin does", maxTtlSec: 3600, erasure: "nothing personal" },
+  { name: "cancel", pattern: /^cancel:[0-9a-f-]{36}$/, holds: "a mark under a task's id", maxTtlSec: 3600, erasure: "deleted" },
+  { name: "watchers", pattern: /^watchers:[0-9a-f-]{36}$/, holds: "channels of processes under a task's id", maxTtlSec: 3600, erasure: "deleted" },
+  { name: "conv", pattern: /^conv:[0-9a-f-]{36}:[0-9a-f-]{36}$/, holds: "the last turns of a conversation", maxTtlSec: 120, erasure: "deleted" },
+  { name: "stream", pattern: /^(stream|retry):/, holds: "ids of what is due", maxTtlSec: null, erasure: "nothing personal" },
+];
