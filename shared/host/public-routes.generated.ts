@@ -8,6 +8,7 @@ export const PUBLIC_ROUTES: readonly string[] = [
   "GET /docs",
   "GET /openapi.json",
   "GET /v1/api-keys",
+  "GET /v1/audit",
   "GET /v1/invoices",
   "GET /v1/invoices/preview",
   "GET /v1/invoices/{invoice_id}",
