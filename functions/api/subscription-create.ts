@@ -29,7 +29,7 @@ export default http({
   scale: { min: 0, max: 3, concurrency: 40 },
 
   async handle({ body: { plugin, overage_enabled }, caller, db, settings }) {
-    const found = await subscribe(db, caller.tenantId, plugin, overage_enabled);
+    const found = await subscribe(db, caller, plugin, overage_enabled);
     switch (found.outcome) {
       case "subscribed":
         return created(subscriptionView(found.row));

@@ -16,7 +16,7 @@ export default http({
   scale: { min: 0, max: 3, concurrency: 40 },
 
   async handle({ params, caller, db }) {
-    if (!(await endSubscription(db, caller.tenantId, params.subscription_id))) throw new Refusal("NOT_FOUND", { message: "There is no such subscription." });
+    if (!(await endSubscription(db, caller, params.subscription_id))) throw new Refusal("NOT_FOUND", { message: "There is no such subscription." });
     return noContent();
   },
 });

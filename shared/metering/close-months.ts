@@ -1,9 +1,10 @@
 /** Closing months: one transaction for each tenant and month, in which the database decides by itself whether it is still to be done. */
 import { sql } from "kysely";
 import * as v from "valibot";
+import { recordAudit } from "../access/audit-log.ts";
 import { type PlatformDb, sqlState } from "../db/database.ts";
 import { failpoint } from "../failpoint.ts";
-import { newId, publicId } from "../ids.ts";
+import { asId, newId, publicId } from "../ids.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 import { planPricesFor, planPricesJson } from "./plan-prices.ts";
 
@@ -19,14 +20,18 @@ export type Closed = v.InferOutput<typeof Closed>;
 /** `month` is its first day, as YYYY-MM-DD. Null: there is no such tenant. */
 export async function closeMonth(db: PlatformDb, tenantId: string, month: string): Promise<Closed | null> {
   const id = newId("invoice");
+  const targetId = publicId("invoice", id);
   const prices = planPricesJson(planPricesFor(month));
-  const [row] = await db.platform(async (tx) => {
-    const { rows } = await sql`SELECT * FROM close_month(${tenantId}, ${month}::date, ${prices}::jsonb, ${id}, ${publicId("invoice", id)})`.execute(tx);
+  const closed = await db.platform(async (tx) => {
+    const { rows } = await sql`SELECT * FROM close_month(${tenantId}, ${month}::date, ${prices}::jsonb, ${id}, ${targetId})`.execute(tx);
+    const [row] = v.parse(v.array(Closed), rows);
+    if (row?.outcome === "closed")
+      await recordAudit(tx, asId("tenant", tenantId), { actor: "platform:billing-aggregate", action: "invoice.closed", targetType: "invoice", targetId, details: { month } });
     FAILPOINT: await failpoint("billing.before_commit");
-    return rows;
+    return row ?? null;
   });
   FAILPOINT: await failpoint("billing.after_commit");
-  return row ? v.parse(Closed, row) : null;
+  return closed;
 }
 
 const Due = v.array(v.object({ tenant_id: v.string(), month: v.string() }));

@@ -1,7 +1,8 @@
 /** Subscriptions: which plugins a tenant runs, and within what quota. A change holds from the next admission on, since that reads these rows. */
 import { sql } from "kysely";
 import * as v from "valibot";
-import { PlanTier } from "../access/caller.ts";
+import { recordAudit } from "../access/audit-log.ts";
+import { type Caller, PlanTier } from "../access/caller.ts";
 import type { TenantDb, Tx } from "../db/database.ts";
 import { newId, publicId, type SubscriptionId, type TenantId } from "../ids.ts";
 import { planPricesFor, planPricesJson } from "./plan-prices.ts";
@@ -98,7 +99,10 @@ const Outcome = v.object({
 
 export type Subscribed = { outcome: "subscribed"; row: Row } | (Omit<v.InferOutput<typeof Outcome>, "outcome"> & { outcome: (typeof REFUSED)[number] });
 
-export async function subscribe(db: TenantDb, tenantId: TenantId, plugin: string, overage: boolean): Promise<Subscribed> {
+type Owner = Pick<Caller, "tenantId" | "keyId" | "userId">;
+
+export async function subscribe(db: TenantDb, owner: Owner, plugin: string, overage: boolean): Promise<Subscribed> {
+  const { tenantId } = owner;
   const id = newId("subscription");
   const plans = planPricesJson(planPricesFor(new Date().toISOString().slice(0, 10)));
   return db.tenant(tenantId, async (tx) => {
@@ -107,12 +111,15 @@ export async function subscribe(db: TenantDb, tenantId: TenantId, plugin: string
     const { outcome } = found;
     if (outcome !== "subscribed") return { ...found, outcome };
     const row = v.parse(Row, await selectSubscriptions(tx, tenantId).where("s.id", "=", id).executeTakeFirst());
-    return { outcome: "subscribed", row };
+    const target = { targetType: "subscription", targetId: publicId("subscription", id) };
+    await recordAudit(tx, tenantId, { actor: owner, action: "subscription.created", ...target, details: { plugin, tier: found.tier, overage } });
+    return { outcome, row };
   });
 }
 
 /** Ends it at once; tasks that were admitted go on. Ending it again changes nothing. False: the tenant has no such subscription. */
-export async function endSubscription(db: TenantDb, tenantId: TenantId, id: SubscriptionId): Promise<boolean> {
+export async function endSubscription(db: TenantDb, owner: Owner, id: SubscriptionId): Promise<boolean> {
+  const { tenantId } = owner;
   return db.tenant(tenantId, async (tx) => {
     const ended = await tx
       .updateTable("subscriptions")
@@ -122,7 +129,10 @@ export async function endSubscription(db: TenantDb, tenantId: TenantId, id: Subs
       .where("ended_at", "is", null)
       .returning("id")
       .executeTakeFirst();
-    if (ended) return true;
+    if (ended) {
+      await recordAudit(tx, tenantId, { actor: owner, action: "subscription.ended", targetType: "subscription", targetId: publicId("subscription", id) });
+      return true;
+    }
     return (await tx.selectFrom("subscriptions").select("id").where("tenant_id", "=", tenantId).where("id", "=", id).executeTakeFirst()) !== undefined;
   });
 }
