@@ -36,8 +36,8 @@ export async function closeMonth(db: PlatformDb, tenantId: string, month: string
 
 const Due = v.array(v.object({ tenant_id: v.string(), month: v.string() }));
 
-/** Closes all that is over. A tenant whose sums disagree is left open and told of; the others go on. Says how many invoices were made. */
-export async function closeMonths(db: PlatformDb, telemetry: Pick<Telemetry, "monthClosed" | "monthDisagreed">, signal: AbortSignal): Promise<number> {
+/** Closes all that is over. A tenant whose month cannot be closed is told of and left to the next run; the others go on. Says how many invoices were made. */
+export async function closeMonths(db: PlatformDb, telemetry: Pick<Telemetry, "monthClosed" | "monthNotClosed">, signal: AbortSignal): Promise<number> {
   const failed = new Set<string>();
   let count = 0;
   while (!signal.aborted) {
@@ -50,9 +50,8 @@ export async function closeMonths(db: PlatformDb, telemetry: Pick<Telemetry, "mo
         if (closed?.outcome === "closed") count += 1;
         if (closed) telemetry.monthClosed({ tenantId, month, outcome: closed.outcome });
       } catch (error) {
-        if (sqlState(error) !== SUMS_DISAGREE) throw error;
         failed.add(tenantId);
-        telemetry.monthDisagreed({ tenantId, month, error });
+        telemetry.monthNotClosed({ tenantId, month, reason: sqlState(error) === SUMS_DISAGREE ? "sums_disagree" : "error", error });
       }
     }
   }

@@ -64,7 +64,7 @@ ${closed ? html`<p>${invoiceNumber(closed.number)}</p>` : html`<span class="draf
 <dl class="facts">
 <div><dt>Billed to</dt><dd>${invoice.tenant}</dd></div>
 <div><dt>Plan</dt><dd>${capital(invoice.tier)}</dd></div>
-<div><dt>Period</dt><dd>${dayOf(invoice.period_start)} – ${dayOf(invoice.period_end)}</dd></div>
+<div><dt>Period</dt><dd>1 – ${dayOf(invoice.period_end)}</dd></div>
 <div><dt>Issued</dt><dd>${closed ? dayOf(closed.closed_at) : "Not yet"}</dd></div>
 </dl>
 <table>
@@ -115,5 +115,5 @@ const monthOf = (day: string): string => new Date(day).toLocaleDateString("en-GB
 /** `-1234.500000` as −$1,234.50: at least cents, and what is below a cent where there is any. */
 function exact(amount: string): string {
   const [dollars = "0", fraction = ""] = amount.replace("-", "").split(".");
-  return `${amount.startsWith("-") ? "−" : ""}$${BigInt(dollars).toLocaleString("en-US")}.${fraction.replace(/0+$/, "").padEnd(2, "0")}`;
+  return `${amount.startsWith("-") ? "−" : ""}$${BigInt(dollars).toLocaleString("en-US")}.${/^\d\d0*$/.test(fraction) ? fraction.slice(0, 2) : fraction}`;
 }

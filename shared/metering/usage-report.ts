@@ -43,7 +43,13 @@ export const UsageReport = v.strictObject({
   to: v.string(),
   total: Figures,
   usage: v.array(
-    v.strictObject({ plugin: v.optional(v.string()), day: v.optional(v.string()), key_id: v.optional(v.nullable(v.string())), model: v.optional(v.nullable(v.string())), ...Figures.entries }),
+    v.strictObject({
+      plugin: v.optional(v.string()),
+      day: v.optional(v.string()),
+      key_id: v.optional(v.nullable(v.string())),
+      model: v.optional(v.nullable(v.string())),
+      ...Figures.entries,
+    }),
   ),
   quotas: v.array(Quota),
 });

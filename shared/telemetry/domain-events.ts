@@ -26,8 +26,8 @@ export interface Telemetry {
   questionsEnded(count: number): void;
   probeFound(plugin: string, status: string): void;
   monthClosed(month: { tenantId: string; month: string; outcome: string }): void;
-  /** What settling has counted is not what the events say: somebody has to look before this month can be invoiced. */
-  monthDisagreed(month: { tenantId: string; month: string; error: unknown }): void;
+  /** `sums_disagree`: what settling has counted is not what the events say; somebody has to look before this month can be invoiced. */
+  monthNotClosed(month: { tenantId: string; month: string; reason: "sums_disagree" | "error"; error: unknown }): void;
   invoiceAnnounced(invoice: { invoiceId: string; tenantId: string; attempt: number; error: unknown }): void;
 }
 
@@ -99,9 +99,9 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
     questionsEnded: (count) => count > 0 && log("info", "questions ended without an answer", { count }),
     monthClosed: ({ tenantId, month, outcome }) => log(outcome === "closed" ? "info" : "debug", "month closed", { tenant_id: tenantId, reason: month, status: outcome }),
-    monthDisagreed({ tenantId, month, error }) {
-      metrics.billingDisagreements.inc();
-      log("error", "month cannot be closed", { tenant_id: tenantId, reason: month, error });
+    monthNotClosed({ tenantId, month, reason, error }) {
+      metrics.monthsNotClosed.inc({ reason });
+      log("error", "month not closed", { tenant_id: tenantId, reason: `${month} ${reason}`, error });
     },
     invoiceAnnounced: ({ invoiceId, tenantId, attempt, error }) =>
       log(error ? "warn" : "info", error ? "invoice not announced" : "invoice announced", {

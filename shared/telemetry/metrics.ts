@@ -57,11 +57,7 @@ export function openMetrics() {
     }),
     summaries: new Counter({ name: "aau_history_summaries_total", help: "Summaries of conversations by outcome", labelNames: ["outcome"], registers }),
     summaryTokens: new Counter({ name: "aau_history_summary_tokens_total", help: "Tokens of summaries; the platform pays for them", labelNames: ["model"], registers }),
-    billingDisagreements: new Counter({
-      name: "aau_billing_disagreements_total",
-      help: "Months that were not closed, since what settling counted is not what the events say",
-      registers,
-    }),
+    monthsNotClosed: new Counter({ name: "aau_billing_months_not_closed_total", help: "Months that could not be closed, by reason", labelNames: ["reason"], registers }),
     budgetExceeded: new Counter({ name: "aau_plugin_budget_exceeded_total", help: "Executions over their token budget", labelNames: ["plugin"], registers }),
   };
 }

@@ -245,7 +245,7 @@ describe("an invoice", () => {
     expect(byHeader.headers.get("content-security-policy")).toMatch(/^default-src 'none'; style-src 'sha256-/);
     expect(byHeader.text).toContain("&lt;script&gt;alert(&quot;Brown &amp; Sons&quot;)");
     expect(byHeader.text).not.toMatch(/<script|https?:/);
-    for (const said of ["No. 0001", "1 January 2026", "1,234 executions", "$1.234567", "Amount due"]) expect(byHeader.text).toContain(said);
+    for (const said of ["No. 0001", "1 – 31 January 2026", "1,234 executions", "$1.234567", "Amount due"]) expect(byHeader.text).toContain(said);
     const json = await tenant.api("GET", `/v1/invoices/${invoice_id}?format=json`, undefined, { accept: "text/html" });
     expect(json.body.invoice_id).toBe(invoice_id);
     expectRefusal(await tenant.api("GET", `/v1/invoices/${invoice_id}?format=pdf`), "INVALID_INPUT");
