@@ -198,13 +198,44 @@ LANGUAGE sql STABLE AS $$
   ORDER BY d.plugin
 $$;
 
--- As in 0007, with the sandbox: its steps are marked `sandbox` in the plan.
+-- Reserves one execution for every step of a plan, or none at all: then `refused` is `not_subscribed` or `quota_exceeded`, and `plugin` the one at fault.
+-- `plan` comes back with its steps marked: those in the sandbox, and of several those that are over a quota. The caller has entered a role.
+CREATE FUNCTION reserve_plan(p_tenant uuid, p_environment text, p_period date, p_plan jsonb)
+RETURNS TABLE (refused text, plugin text, quota_limit int, plan jsonb, overage boolean) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE w record; v_total int; v_over int; v_marks jsonb := '{}'; v_overage boolean := false;
+BEGIN
+  SELECT * INTO w FROM plan_quota(p_tenant, p_environment, p_period, p_plan) q WHERE NOT q.subscribed AND NOT q.sandbox LIMIT 1;
+  IF FOUND THEN
+    RETURN QUERY SELECT 'not_subscribed', w.plugin, NULL::int, NULL::jsonb, false;
+    RETURN;
+  END IF;
+  -- All of this block or nothing: what an earlier plugin had reserved goes back when a later one has no room.
+  BEGIN
+    FOR w IN SELECT * FROM plan_quota(p_tenant, p_environment, p_period, p_plan) LOOP
+      v_total := reserve_executions(p_tenant, w.plugin, w.counted_as, w.counted_in, w.steps, w.quota_limit, w.overage_enabled);
+      IF v_total IS NULL THEN RAISE EXCEPTION USING ERRCODE = 'AAU01'; END IF;
+      v_over := greatest(0, least(w.steps, coalesce(v_total - w.quota_limit, 0)));
+      v_overage := v_overage OR v_over > 0;
+      IF w.sandbox THEN v_marks := v_marks || jsonb_build_object(w.plugin, jsonb_build_object('sandbox', w.steps));
+      ELSIF v_over > 0 AND jsonb_array_length(p_plan) > 1 THEN v_marks := v_marks || jsonb_build_object(w.plugin, jsonb_build_object('overage', v_over)); END IF;
+    END LOOP;
+  EXCEPTION WHEN SQLSTATE 'AAU01' THEN
+    RETURN QUERY SELECT CASE WHEN w.sandbox THEN 'not_subscribed' ELSE 'quota_exceeded' END, w.plugin, w.quota_limit, NULL::jsonb, false;
+    RETURN;
+  END;
+  -- The last steps of a plugin are those over its quota.
+  RETURN QUERY SELECT NULL::text, NULL::text, NULL::int, CASE WHEN v_marks = '{}' THEN p_plan ELSE (
+      SELECT jsonb_agg(s.step || coalesce((SELECT jsonb_object_agg(m.key, true) FROM jsonb_each(v_marks->(s.step->>'plugin')) m WHERE s.rank <= m.value::int), '{}') ORDER BY s.place)
+      FROM (SELECT e.value AS step, e.ordinality AS place, row_number() OVER (PARTITION BY e.value->>'plugin' ORDER BY e.ordinality DESC) AS rank
+            FROM jsonb_array_elements(p_plan) WITH ORDINALITY e) s) END, v_overage;
+END $$;
+
+-- As in 0007, with the sandbox.
 CREATE OR REPLACE FUNCTION admit_plan(p_task jsonb)
 RETURNS TABLE (outcome text, task_id uuid, created_at timestamptz, quota_limit int, overage boolean, plugin text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
-DECLARE
-  t record; v_old record; w record; v_total int; v_over int; v_marks jsonb := '{}'; v_overage boolean := false; v_plan jsonb;
-  v_now timestamptz := now(); v_period date := date_trunc('month', now() AT TIME ZONE 'UTC')::date;
+DECLARE t record; v_old record; v_reserved record; v_now timestamptz := now(); v_period date := date_trunc('month', now() AT TIME ZONE 'UTC')::date;
 BEGIN
   SELECT * INTO t FROM jsonb_to_record(p_task) AS r(tenant uuid, id uuid, "user" uuid, key uuid, environment text, conversation text, plugin text, plan jsonb,
     input jsonb, method text, confidence real, priority text, max_cost bigint, deadline timestamptz, traceparent text, request text, idempotency_key text,
@@ -222,45 +253,23 @@ BEGIN
     END IF;
   END IF;
 
-  SELECT * INTO w FROM plan_quota(t.tenant, t.environment, v_period, t.plan) q WHERE NOT q.subscribed AND NOT q.sandbox LIMIT 1;
-  IF FOUND THEN
-    RETURN QUERY SELECT 'not_subscribed', NULL::uuid, NULL::timestamptz, NULL::int, false, w.plugin;
+  SELECT * INTO v_reserved FROM reserve_plan(t.tenant, t.environment, v_period, t.plan);
+  IF v_reserved.refused IS NOT NULL THEN
+    RETURN QUERY SELECT v_reserved.refused, NULL::uuid, NULL::timestamptz, v_reserved.quota_limit, false, v_reserved.plugin;
     RETURN;
   END IF;
 
-  -- All of this block or nothing: what an earlier plugin had reserved goes back when a later one has no room.
-  BEGIN
-    FOR w IN SELECT * FROM plan_quota(t.tenant, t.environment, v_period, t.plan) LOOP
-      v_total := reserve_executions(t.tenant, w.plugin, w.counted_as, w.counted_in, w.steps, w.quota_limit, w.overage_enabled);
-      IF v_total IS NULL THEN RAISE EXCEPTION USING ERRCODE = 'AAU01'; END IF;
-      v_over := greatest(0, least(w.steps, coalesce(v_total - w.quota_limit, 0)));
-      v_overage := v_overage OR v_over > 0;
-      IF w.sandbox THEN v_marks := v_marks || jsonb_build_object(w.plugin, jsonb_build_object('sandbox', w.steps));
-      ELSIF v_over > 0 THEN v_marks := v_marks || jsonb_build_object(w.plugin, jsonb_build_object('overage', v_over)); END IF;
-    END LOOP;
-
-    -- The last steps of a plugin are those over its quota.
-    v_plan := CASE WHEN v_marks = '{}' THEN t.plan ELSE (
-      SELECT jsonb_agg(s.step || coalesce((SELECT jsonb_object_agg(m.key, true) FROM jsonb_each(v_marks->(s.step->>'plugin')) m WHERE s.rank <= m.value::int), '{}') ORDER BY s.place)
-      FROM (SELECT e.value AS step, e.ordinality AS place, row_number() OVER (PARTITION BY e.value->>'plugin' ORDER BY e.ordinality DESC) AS rank
-            FROM jsonb_array_elements(t.plan) WITH ORDINALITY e) s) END;
-
-    INSERT INTO tasks (id, tenant_id, user_id, api_key_id, environment, conversation_id, plugin_name, plan, status, input, routing_method, routing_confidence,
-        priority, max_cost_micro_usd, reserved_period, overage, deadline, next_ring_at, traceparent, request_id, created_at, command_embedding, command_embedding_model)
-      VALUES (t.id, t.tenant, t."user", t.key, t.environment, t.conversation, t.plugin, v_plan, 'queued', t.input, t.method, t.confidence,
-        t.priority, t.max_cost, v_period, v_overage, t.deadline, least(v_now + interval '10 seconds', t.deadline), t.traceparent, t.request, v_now,
-        decode(t.embedding, 'base64'), t.embedding_model);
-
-    -- Two submits at once with one key: the second fails here as a whole, is run again, and finds the first.
-    IF t.idempotency_key IS NOT NULL THEN
-      INSERT INTO idempotency_keys (tenant_id, environment, route, key, request_sha256, task_id)
-        VALUES (t.tenant, t.environment, 'task-submit', t.idempotency_key, t.request_sha256, t.id);
-    END IF;
-  EXCEPTION WHEN SQLSTATE 'AAU01' THEN
-    RETURN QUERY SELECT CASE WHEN w.sandbox THEN 'not_subscribed' ELSE 'quota_exceeded' END, NULL::uuid, NULL::timestamptz, w.quota_limit, false, w.plugin;
-    RETURN;
-  END;
-  RETURN QUERY SELECT 'admitted', t.id, v_now, NULL::int, v_overage, NULL::text;
+  INSERT INTO tasks (id, tenant_id, user_id, api_key_id, environment, conversation_id, plugin_name, plan, status, input, routing_method, routing_confidence,
+      priority, max_cost_micro_usd, reserved_period, overage, deadline, next_ring_at, traceparent, request_id, created_at, command_embedding, command_embedding_model)
+    VALUES (t.id, t.tenant, t."user", t.key, t.environment, t.conversation, t.plugin, v_reserved.plan, 'queued', t.input, t.method, t.confidence,
+      t.priority, t.max_cost, v_period, v_reserved.overage, t.deadline, least(v_now + interval '10 seconds', t.deadline), t.traceparent, t.request, v_now,
+      decode(t.embedding, 'base64'), t.embedding_model);
+  -- Two submits at once with one key: the second fails here as a whole, is run again, and finds the first.
+  IF t.idempotency_key IS NOT NULL THEN
+    INSERT INTO idempotency_keys (tenant_id, environment, route, key, request_sha256, task_id)
+      VALUES (t.tenant, t.environment, 'task-submit', t.idempotency_key, t.request_sha256, t.id);
+  END IF;
+  RETURN QUERY SELECT 'admitted', t.id, v_now, NULL::int, v_reserved.overage, NULL::text;
 END $$;
 
 -- What an admission of this plan would find, for a dry run. Nothing is written, nothing is locked.
@@ -277,8 +286,7 @@ END $$;
 CREATE OR REPLACE FUNCTION answer_task(p_tenant uuid, p_id uuid, p_plugin text, p_plan jsonb)
 RETURNS TABLE (outcome text, traceparent text, quota_limit int) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
-DECLARE
-  t tasks; v_quota record; v_period date := date_trunc('month', now() AT TIME ZONE 'UTC')::date; v_total int; v_deadline timestamptz; v_refused text;
+DECLARE t tasks; v_reserved record; v_period date := date_trunc('month', now() AT TIME ZONE 'UTC')::date; v_deadline timestamptz; v_refused text; v_limit int;
 BEGIN
   PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
   SELECT * INTO t FROM tasks WHERE id = p_id AND tenant_id = p_tenant FOR NO KEY UPDATE;
@@ -291,25 +299,22 @@ BEGIN
   ELSIF NOT t.input_request->'candidates' @> jsonb_build_array(jsonb_build_object('plugin', p_plugin)) THEN
     v_refused := 'no_candidate';
   ELSE
-    SELECT q.* INTO v_quota FROM plan_quota(p_tenant, t.environment, v_period, p_plan) q;
-    IF v_quota.subscribed OR v_quota.sandbox THEN
-      v_total := reserve_executions(p_tenant, p_plugin, v_quota.counted_as, v_quota.counted_in, 1, v_quota.quota_limit, v_quota.overage_enabled);
-    END IF;
-    IF v_total IS NULL THEN v_refused := CASE WHEN v_quota.subscribed THEN 'quota_exceeded' ELSE 'not_subscribed' END; END IF;
+    SELECT * INTO v_reserved FROM reserve_plan(p_tenant, t.environment, v_period, p_plan);
+    v_refused := v_reserved.refused;
+    v_limit := v_reserved.quota_limit;
   END IF;
   IF v_refused IS NOT NULL THEN
-    RETURN QUERY SELECT v_refused, t.traceparent, CASE WHEN v_refused = 'quota_exceeded' THEN v_quota.quota_limit END;
+    RETURN QUERY SELECT v_refused, t.traceparent, v_limit;
     RETURN;
   END IF;
 
   -- The time in which an answer was awaited is not taken from the plugin, unless the caller named the hour.
   v_deadline := coalesce(now() + (t.input_request->>'run_ms')::int * interval '1 millisecond', t.deadline);
-  UPDATE tasks SET status = 'queued', plugin_name = p_plugin, plan = CASE WHEN v_quota.sandbox THEN jsonb_set(p_plan, '{0,sandbox}', 'true') ELSE p_plan END,
-      routing_method = 'clarified', routing_confidence = 1, reserved_period = v_period, overage = coalesce(v_total > v_quota.quota_limit, false),
-      deadline = v_deadline, next_ring_at = least(now() + interval '10 seconds', v_deadline), event_seq = event_seq + 1
+  UPDATE tasks SET status = 'queued', plugin_name = p_plugin, plan = v_reserved.plan, routing_method = 'clarified', routing_confidence = 1, reserved_period = v_period,
+      overage = v_reserved.overage, deadline = v_deadline, next_ring_at = least(now() + interval '10 seconds', v_deadline), event_seq = event_seq + 1
     WHERE id = p_id;
   INSERT INTO task_events (task_id, seq, tenant_id, type, data) VALUES (p_id, t.event_seq + 1, p_tenant, 'answered', jsonb_build_object('plugin', p_plugin));
-  RETURN QUERY SELECT 'answered', t.traceparent, v_quota.quota_limit;
+  RETURN QUERY SELECT 'answered', t.traceparent, NULL::int;
 END $$;
 
 -- As in 0013. The fallback's execution is its own: it is reserved on its own quota when it is first needed, beside the first plugin's, and the
