@@ -6,7 +6,11 @@ import { GROUPS, type Group, reportUsage, UsageReport } from "../../shared/meter
 
 const DAY_MS = 86_400_000;
 const MAX_DAYS = 366;
-const Day = v.pipe(v.string(), v.isoDate("must be a day such as 2026-11-30"), v.check((day) => isDay(day), "there is no such day"));
+const Day = v.pipe(
+  v.string(),
+  v.isoDate("must be a day such as 2026-11-30"),
+  v.check((day) => isDay(day), "there is no such day"),
+);
 const Groups = v.pipe(
   v.string(),
   v.metadata({ examples: ["plugin,day"] }),

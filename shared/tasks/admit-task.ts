@@ -81,7 +81,13 @@ export async function admitTask(db: TenantDb, caller: Caller, task: NewTask): Pr
   switch (row.outcome) {
     case "admitted":
     case "replayed":
-      return { outcome: row.outcome, taskId: asId("task", row.task_id ?? ""), createdAt: row.created_at ?? new Date(), overage: row.overage, triesLeft: row.sandbox ? Math.max(0, (row.quota_limit ?? 0) - row.quota_used) : null };
+      return {
+        outcome: row.outcome,
+        taskId: asId("task", row.task_id ?? ""),
+        createdAt: row.created_at ?? new Date(),
+        overage: row.overage,
+        triesLeft: row.sandbox ? Math.max(0, (row.quota_limit ?? 0) - row.quota_used) : null,
+      };
     case "quota_exceeded":
       return { outcome: "quota_exceeded", plugin: row.plugin ?? task.plugin, limit: row.quota_limit ?? 0 };
     case "not_subscribed":
