@@ -108,8 +108,9 @@ BEGIN
   END IF;
 
   -- The first task of a month finds no usage row, nor does one in the sandbox. One whose idempotency key is known leaves none behind.
-  IF EXISTS (SELECT FROM jsonb_to_recordset(p_batch) AS b(tenant uuid, plugin text, environment text) WHERE NOT EXISTS (SELECT FROM usage_periods u
-      WHERE u.tenant_id = b.tenant AND u.plugin_name = b.plugin AND u.environment = b.environment AND u.period_start = v_period)) THEN
+  IF EXISTS (SELECT FROM jsonb_to_recordset(p_batch) AS b(tenant uuid, plugin text, environment text) WHERE NOT EXISTS (
+      SELECT FROM usage_periods u JOIN plugins p ON p.name = u.plugin_name JOIN subscriptions s ON s.tenant_id = u.tenant_id AND s.plugin_id = p.id AND s.ended_at IS NULL
+        WHERE u.tenant_id = b.tenant AND u.plugin_name = b.plugin AND u.environment = b.environment AND u.period_start = v_period)) THEN
     INSERT INTO usage_periods (tenant_id, plugin_name, environment, period_start)
       SELECT DISTINCT b.tenant, b.plugin, CASE WHEN s.id IS NULL THEN 'sandbox' ELSE b.environment END, CASE WHEN s.id IS NULL THEN sandbox_period() ELSE v_period END
         FROM jsonb_to_recordset(p_batch) AS b(tenant uuid, plugin text, environment text, idempotency_key text)
@@ -405,7 +406,7 @@ BEGIN
         SELECT w.id, w.tenant_id, w.environment, f.key, f.value->>'plugin', (f.value->>'period')::date,
             coalesce(w.is_done AND s.status IN ('success', 'partial') AND s.plugin_name = f.value->>'plugin', false), false
           FROM was w CROSS JOIN jsonb_each(w.fallbacks) f LEFT JOIN task_steps s ON s.task_id = w.id AND s.step = f.key
-          WHERE w.fallbacks IS NOT NULL AND f.value ? 'period'
+          WHERE w.reserved_period IS NOT NULL AND w.fallbacks IS NOT NULL AND f.value ? 'period'
       ) k
   ), held AS (
     SELECT r.*, u.used AS used_before, u.quota_limit, u.overage_enabled FROM (

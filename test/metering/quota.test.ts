@@ -10,7 +10,7 @@ import { echo } from "../support/plugins.ts";
 let still: TestPlatform;
 let running: TestPlatform;
 beforeAll(async () => {
-  [still, running] = await Promise.all([startTestPlatform({ plugins: [echo], withBridge: false }), startTestPlatform({ plugins: [echo] })]);
+  [still, running] = await Promise.all([startTestPlatform({ plugins: [echo], withBridge: false, env: { DATABASE_WAIT_MS: "60000" } }), startTestPlatform({ plugins: [echo] })]);
 });
 afterAll(() => Promise.all([still?.stop(), running?.stop()]));
 
@@ -36,7 +36,7 @@ describe("a quota of ten", () => {
     const tenant = await still.tenant({ subscriptions: { echo: 10 } });
     const kill = () =>
       still.db.call(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%admit_tasks%' AND state = 'active'",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE 'SELECT * FROM admit_tasks%' AND state = 'active'",
         [],
       );
     const answers = await Promise.all([

@@ -21,9 +21,9 @@ beforeAll(async () => {
     `INSERT INTO plugins (id, name, category) SELECT gen_random_uuid(), 'extra-' || n, 'testing' FROM generate_series(1, 6) n;
      INSERT INTO plugin_versions (id, plugin_id, version, version_sort, manifest, endpoint)
        SELECT gen_random_uuid(), p.id, v.version, v.version_sort, jsonb_set(v.manifest, '{name}', to_jsonb(p.name)), v.endpoint
-       FROM plugins p, plugin_versions v JOIN plugins e ON e.id = v.plugin_id WHERE e.name = 'echo' AND p.name LIKE 'extra-%';
-     UPDATE registry_state SET generation = generation + 1`,
+       FROM plugins p, plugin_versions v JOIN plugins e ON e.id = v.plugin_id WHERE e.name = 'echo' AND p.name LIKE 'extra-%'`,
   );
+  await nextGeneration();
 });
 afterAll(async () => {
   await admin?.end();
@@ -33,10 +33,11 @@ afterAll(async () => {
 const subscribe = (tenant: TestTenant, plugin: string, more: Record<string, unknown> = {}) => tenant.api("POST", "/v1/subscriptions", { plugin, ...more });
 const submit = (tenant: TestTenant, plugin = "echo", headers: Record<string, string> = {}) => tenant.api("POST", "/v1/tasks", { command: "say it", plugin }, headers);
 /** As a registration does that changes the catalogue. */
-async function forgetGeneration(): Promise<void> {
+async function nextGeneration(): Promise<void> {
+  const { rows } = await admin.query("UPDATE registry_state SET generation = generation + 1 RETURNING generation::text AS generation");
   const redis = new Redis(still.redis.url, { lazyConnect: true });
   await redis.connect();
-  await redis.del("registry:gen");
+  await redis.set("registry:gen", rows[0].generation);
   redis.disconnect();
 }
 const nothingWritten = (work: () => Promise<void>) => expectNothingWritten(still.env.DATABASE_URL ?? "", work);
@@ -99,6 +100,16 @@ describe("the sandbox", () => {
 });
 
 describe("a subscription", () => {
+  it("that has ended in a month leaves the free executions that were not used", async () => {
+    const tenant = await still.tenant({ subscriptions: { echo: 5 } });
+    expect((await submit(tenant)).status).toBe(202);
+    const [{ subscription_id: id }] = (await tenant.api("GET", "/v1/subscriptions")).body.subscriptions;
+    await tenant.api("DELETE", `/v1/subscriptions/${id}`);
+    const tried = await submit(tenant);
+    expect([tried.status, tried.headers.get("aau-sandbox-remaining")]).toEqual([202, "9"]);
+    expect([await quotaOf(still, tenant), await quotaOf(still, tenant, "sandbox")]).toEqual([{ echo: [0, 1] }, { echo: [0, 1] }]);
+  });
+
   it("holds from the next admission on, and so does its end; coming back goes on with the same month", async () => {
     const tenant = await running.tenant({ subscriptions: {} });
     for (let i = 0; i < 10; i++) await submit(tenant, "echo", { prefer: "wait=20" });
@@ -167,8 +178,7 @@ describe("a plugin that belongs to one tenant", () => {
       `UPDATE plugin_versions SET manifest = jsonb_set(manifest, '{capabilities}', '["Brew a cup of camomile tea for the board."]') WHERE plugin_id = (SELECT id FROM plugins WHERE name = $1)`,
       [NAME],
     );
-    await admin.query("UPDATE registry_state SET generation = generation + 1");
-    await forgetGeneration();
+    await nextGeneration();
   });
 
   it("is like any other for its owner", async () => {

@@ -392,8 +392,8 @@ describe("dry run", () => {
           ],
           routing: { method: "explicit", confidence: 1, candidates: [], thresholds: { chain_threshold: expect.any(Number), confidence_min: expect.any(Number) } },
           quota: {
-            echo: { used: 0, reserved: 1, limit: 5, remaining: 4, overage: false },
-            filer: { used: 0, reserved: 0, limit: null, remaining: null, overage: false },
+            echo: { used: 0, reserved: 1, limit: 5, remaining: 4, overage: false, sandbox: false },
+            filer: { used: 0, reserved: 0, limit: null, remaining: null, overage: false, sandbox: false },
           },
           estimated_cost_usd: { low: "0.000000", high: "0.000000" },
         },
