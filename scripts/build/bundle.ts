@@ -7,6 +7,7 @@ import { promisify } from "node:util";
 import { type BuildOptions, build as esbuild, type Plugin } from "esbuild";
 import { ROOT } from "../functions.ts";
 import { dataFiles } from "./data-files.ts";
+import { buildLaterModules, laterModules } from "./later-modules.ts";
 import type { Target } from "./targets.ts";
 
 export interface Bundle {
@@ -27,6 +28,8 @@ export interface BundleOptions {
   codeCache: boolean;
   /** Left out of the local platform's bundle, where they are never asked for. */
   developmentPackages: readonly string[];
+  /** More of esbuild's plugins, for test builds that change the code on purpose. */
+  plugins?: readonly Plugin[];
 }
 
 const CACHE_TIMEOUT_MS = 30_000;
@@ -81,11 +84,14 @@ function entries(targets: readonly Target[]): Plugin {
 }
 
 /** Bundles these at once, so that what they share is parsed once; all must be of one form. */
-async function bundleTogether(targets: readonly Target[], { outdir, failpoints, developmentPackages }: BundleOptions): Promise<Map<string, Pick<Bundle, "bytes" | "inputs">>> {
+async function bundleTogether(
+  targets: readonly Target[],
+  { outdir, failpoints, developmentPackages, plugins = [] }: BundleOptions,
+): Promise<Map<string, Pick<Bundle, "bytes" | "inputs">>> {
   const data = dataFiles();
   const isCached = targets[0]?.form === "cached";
   const shape: BuildOptions = isCached
-    ? { format: "cjs", ...WRAPPER }
+    ? { format: "cjs", supported: { "dynamic-import": false }, ...WRAPPER }
     : { format: "esm", splitting: true, outExtension: { ".js": ".mjs" }, chunkNames: `${targets[0]?.folder}/[name]-[hash]`, banner: { js: MODULE_BANNER } };
   const { metafile } = await esbuild({
     ...shape,
@@ -102,7 +108,7 @@ async function bundleTogether(targets: readonly Target[], { outdir, failpoints, 
     logLevel: "silent",
     external: ["pg-native", ...(targets.some(({ functions }) => functions) ? developmentPackages : [])],
     dropLabels: failpoints ? [] : ["FAILPOINT"],
-    plugins: [entries(targets), ...targets.flatMap(knownFunctions), data.plugin],
+    plugins: [...plugins, entries(targets), ...targets.flatMap(knownFunctions), ...(isCached ? [laterModules] : []), data.plugin],
   });
   const sizes = new Map<string, Pick<Bundle, "bytes" | "inputs">>();
   for (const target of targets) {
@@ -124,6 +130,7 @@ export async function bundle(targets: readonly Target[], options: BundleOptions)
     await rm(join(options.outdir, folder), { recursive: true, force: true });
     await mkdir(join(options.outdir, folder), { recursive: true });
   }
+  if (targets.some(({ form }) => form === "cached")) await buildLaterModules(options.outdir);
   const groups = [targets.filter(({ form }) => form === "cached"), ...targets.filter(({ form }) => form === "module").map((target) => [target])];
   const sizes = new Map<string, Pick<Bundle, "bytes" | "inputs">>();
   for (const group of groups.filter(({ length }) => length > 0)) for (const [name, size] of await bundleTogether(group, options)) sizes.set(name, size);

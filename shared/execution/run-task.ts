@@ -18,6 +18,8 @@ export interface Executor extends PlanRunner, Settler {
   telemetry: Telemetry;
   leaseMs: number;
   maxCrashes: number;
+  /** The context of this wake-up, in the task's own trace. */
+  traceparent: string;
 }
 
 export type RunOutcome = { outcome: "done" } | { outcome: "later"; retryAfterSec: number };
@@ -34,7 +36,7 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
     await executor.signals.taskEnded(taskId);
     return DONE;
   }
-  const { claim } = claimed;
+  const claim = { ...claimed.claim, traceparent: executor.traceparent };
   const [first, ...others] = claim.steps;
   const startedAt = performance.now();
   const lease = holdLease(
@@ -56,12 +58,12 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
     });
     const ending = await runPlan(executor, claim, lease, stopping).catch(async (error: unknown) => {
       // Trouble of the platform's own: another executor may fare better, and need not wait for the lease to run out.
-      await handBack(executor.db, claim, 2_000).catch(() => {});
+      await handBack(executor.db, claim, 2_000, await lease.release()).catch(() => {});
       throw error;
     });
     const events = await lease.release();
     if (ending.kind === "hand_back") {
-      const held = await handBack(executor.db, claim, ending.delayMs);
+      const held = await handBack(executor.db, claim, ending.delayMs, events);
       executor.telemetry.taskHandedBack({ ...ids, reason: ending.reason });
       return held ? { outcome: "later", retryAfterSec: ending.delayMs / 1000 } : DONE;
     }

@@ -109,6 +109,9 @@ describe("a plugin whose manifest names a fallback", () => {
     expect(body.warnings).toEqual([{ code: "FALLBACK_USED", message: "primary 1.0.0 could not answer (INTERNAL); stand-in 1.0.0 did." }]);
     const events = await platform.db.call("SELECT plugin_name, plugin_version, billable FROM execution_events WHERE tenant_id = $1", [tenant.tenantId]);
     expect(events).toEqual([{ plugin_name: "stand-in", plugin_version: "1.0.0", billable: true }]);
+    // The quota is that of the plugin that was asked for, and reserved.
+    const periods = await platform.db.call("SELECT plugin_name, used, reserved FROM usage_periods WHERE tenant_id = $1", [tenant.tenantId]);
+    expect(periods).toEqual([{ plugin_name: "primary", used: 1, reserved: 0 }]);
     const [task] = await platform.db.call("SELECT fallbacks FROM tasks WHERE tenant_id = $1", [tenant.tenantId]);
     expect(task).toMatchObject({ fallbacks: { main: { plugin: "stand-in", version: "1.0.0" } } });
     expect(await quotaOf(platform, tenant)).toEqual({ primary: [0, 0], "stand-in": [1, 0] });
@@ -201,9 +204,7 @@ describe("a plugin that fails three times in a row", () => {
       return [list.body.plugins.find(({ name }: { name: string }) => name === "primary").circuit, detail.body.circuit, health.body.circuit];
     };
     expect(await circuits()).toEqual(["open", "open", "open"]);
-    expect(await platform.platform.runtime.metrics.registry.getSingleMetricAsString("aau_circuit_breaker_state")).toContain(
-      'aau_circuit_breaker_state{plugin="primary",version="1.0.0"} 2',
-    );
+    expect(await platform.bridgeMetrics.registry.getSingleMetricAsString("aau_circuit_breaker_state")).toContain('aau_circuit_breaker_state{plugin="primary",version="1.0.0"} 2');
 
     const hurried = await submit(tenant, "primary", { deadline: new Date(Date.now() + 5_000).toISOString() });
     expect(hurried.body).toMatchObject({ status: "failed", error: { code: "PLUGIN_UNAVAILABLE", cause: "plugin", retry_after_seconds: expect.any(Number) } });

@@ -1,17 +1,22 @@
 /** The one always-on process: it turns entries of Redis Streams into CloudEvents for functions, one consumer a stream. */
 import { randomUUID } from "node:crypto";
+import { once } from "node:events";
 import { hostname } from "node:os";
-import { Counter, Gauge } from "prom-client";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Redis } from "ioredis";
+import { Counter } from "prom-client";
 import { openDatabase, type PlatformDb } from "../../db/database.ts";
 import { parseId } from "../../ids.ts";
-import { tryRedis } from "../../redis/availability.ts";
-import { connectBlockingRedis, connectRedis } from "../../redis/connect.ts";
+import { connectReader, connectRedis } from "../../redis/connect.ts";
+import { evictionPolicy, evicts } from "../../redis/eviction.ts";
 import { taskStream } from "../../redis/streams.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
+import type { Spans } from "../../telemetry/spans.ts";
 import { type Config, required } from "../config.ts";
 import { functionUrl } from "../function-url.ts";
 import { deliveryAgent } from "./delivery.ts";
+import { exportGauges } from "./gauges.ts";
 import { defineStreamCommands, type Entry } from "./stream-commands.ts";
 import { type StreamConsumer, startStreamConsumer } from "./stream-consumer.ts";
 import { WIRING } from "./wiring.generated.ts";
@@ -21,18 +26,26 @@ export interface Bridge {
 }
 
 const FIND_STREAMS_EVERY_MS = 2_000;
+/** A Redis that is away at boot is waited for no longer; the bridge begins without the look at it. */
+const REDIS_AT_BOOT_MS = 2_000;
 
-export async function startBridge(config: Config, log: Log, metrics: Metrics): Promise<Bridge> {
+export async function startBridge(config: Config, log: Log, metrics: Metrics, spans: Spans | null = null): Promise<Bridge> {
   const redisUrl = required(config, "REDIS_URL");
   const redis = connectRedis(redisUrl, { commandTimeout: 2_000 });
   defineStreamCommands(redis);
+  const policy = await policyAtBoot(redis);
+  if (policy !== null) {
+    redis.disconnect();
+    throw evicts(policy);
+  }
   const db = await openDatabase({ url: required(config, "DATABASE_URL"), driver: config.DATABASE_DRIVER, poolSize: 2 });
   const agent = deliveryAgent();
   const consumers = new Map<string, StreamConsumer>();
+  const leaving = new Set<Promise<void>>();
   // Host and boot: a process that comes back under the same name must not be taken for the one that died.
   const consumer = `${hostname()}-${randomUUID()}`;
   const deliveries = new Counter({ name: "aau_bridge_deliveries_total", help: "Deliveries by verdict", labelNames: ["stream", "verdict"], registers: [metrics.registry] });
-  measureStreams(redis, consumers, metrics);
+  exportGauges({ redis, db, consumers, metrics });
 
   function consume(stream: string, wire: (typeof WIRING)[number]): void {
     if (consumers.has(stream)) return;
@@ -44,9 +57,10 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics): P
         target: { url: functionUrl(config, wire.function), event: wire.event, serviceToken: required(config, "SERVICE_TOKEN") },
         maxInFlight: config.BRIDGE_IN_FLIGHT,
         redis,
-        blocking: connectBlockingRedis(redisUrl),
+        blocking: connectReader(redisUrl),
         agent,
         log,
+        spans,
         onDead: (entry, reason) => failWork(db, entry, reason),
         onVerdict: (verdict) => deliveries.inc({ stream, verdict }),
       }),
@@ -55,9 +69,20 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics): P
   }
 
   async function findStreams(): Promise<void> {
+    const found = new Set<string>();
     for (const wire of WIRING) {
-      if (!wire.stream.includes("{plugin}")) consume(wire.stream, wire);
-      else for (const name of await listPluginNames(db)) consume(taskStream(name), wire);
+      const streams = wire.stream.includes("{plugin}") ? (await listPluginNames(db)).map(taskStream) : [wire.stream];
+      for (const stream of streams) {
+        found.add(stream);
+        consume(stream, wire);
+      }
+    }
+    // Each holds a connection to Redis; those of retired plugins must not gather.
+    for (const [stream, consumer] of consumers) {
+      if (found.has(stream)) continue;
+      consumers.delete(stream);
+      leaving.add(consumer.stop(config.DRAIN_MS));
+      log("info", "stream is not read any more", { stream });
     }
   }
 
@@ -71,12 +96,17 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics): P
     async stop() {
       clearInterval(finder);
       await finding;
-      await Promise.all([...consumers.values()].map((c) => c.stop(config.DRAIN_MS)));
+      await Promise.all([...leaving, ...[...consumers.values()].map((c) => c.stop(config.DRAIN_MS))]);
       await agent.destroy();
       redis.disconnect();
       await db.close();
     },
   };
+}
+
+async function policyAtBoot(redis: Redis): Promise<string | null> {
+  if (redis.status !== "ready") await Promise.race([once(redis, "ready"), delay(REDIS_AT_BOOT_MS, undefined, { ref: false })]).catch(() => {});
+  return evictionPolicy(redis);
 }
 
 async function listPluginNames(db: PlatformDb): Promise<string[]> {
@@ -92,43 +122,4 @@ async function failWork(db: PlatformDb, entry: Entry, reason: string): Promise<v
   if (!taskId) return;
   const error = { code: "INTERNAL", message: `The task could not be handed to an executor (${reason}).`, cause: "platform" };
   await db.call("SELECT fail_undeliverable_task($1, $2)", [taskId, JSON.stringify(error)]);
-}
-
-/** Depth and age are read when Prometheus asks, so they are current even when nothing moves. */
-function measureStreams(redis: ReturnType<typeof connectRedis>, consumers: ReadonlyMap<string, StreamConsumer>, metrics: Metrics): void {
-  const registers = [metrics.registry];
-  new Gauge({
-    name: "aau_task_stream_depth",
-    help: "Entries that are not done yet",
-    labelNames: ["plugin"],
-    registers,
-    async collect() {
-      for (const stream of consumers.keys()) {
-        const depth = await tryRedis(redis, (r) => r.xlen(stream));
-        if (depth !== null) this.set({ plugin: stream.replace(/^stream:tasks:/, "") }, depth);
-      }
-    },
-  });
-  new Gauge({
-    name: "aau_bridge_oldest_entry_seconds",
-    help: "Age of the oldest entry that is not done",
-    labelNames: ["stream"],
-    registers,
-    async collect() {
-      for (const stream of consumers.keys()) {
-        const entries = await tryRedis(redis, (r) => r.xrange(stream, "-", "+", "COUNT", 1));
-        const at = Number(entries?.[0]?.[0].split("-")[0]);
-        this.set({ stream }, Number.isFinite(at) ? Math.max(0, (Date.now() - at) / 1000) : 0);
-      }
-    },
-  });
-  new Gauge({
-    name: "aau_bridge_in_flight",
-    help: "Deliveries that are open",
-    labelNames: ["stream"],
-    registers,
-    collect() {
-      for (const [stream, consumer] of consumers) this.set({ stream }, consumer.inFlight);
-    },
-  });
 }
