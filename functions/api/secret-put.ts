@@ -22,7 +22,7 @@ export default http({
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, body, caller, request, db, redis, secrets }) {
-    const { name, manifest } = await visiblePlugin(db, redis, request.admission?.registryGeneration, params.name);
+    const { name, manifest } = await visiblePlugin(db, redis, request.admission?.registryGeneration, caller.tenantId, params.name);
     const declared = manifest.required_secret_names;
     if (!declared.includes(params.secret_name)) {
       const known = declared.length === 0 ? "it takes none" : `it takes ${declared.join(", ")}`;

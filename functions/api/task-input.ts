@@ -3,10 +3,11 @@ import { Refusal } from "../../shared/errors.ts";
 import { failpoint } from "../../shared/failpoint.ts";
 import { accepted, http, ok } from "../../shared/host/declare.ts";
 import { idParam, publicId } from "../../shared/ids.ts";
-import { currentCatalogue } from "../../shared/registry/catalogue.ts";
+import { currentCatalogue, visibleIn } from "../../shared/registry/catalogue.ts";
 import { matchAnswer } from "../../shared/routing/match-answer.ts";
 import { findVisible } from "../../shared/routing/score-texts.ts";
 import { PluginName } from "../../shared/sdk/src/manifest.ts";
+import { notSubscribed, quotaExceeded } from "../../shared/tasks/admit-task.ts";
 import { type Answered, answerTask } from "../../shared/tasks/questions.ts";
 import { findTask } from "../../shared/tasks/read-tasks.ts";
 import { waitSecondsOf } from "../../shared/tasks/submission.ts";
@@ -57,9 +58,9 @@ export default http({
     const candidates = asked.input_request?.candidates ?? [];
     const offered = candidates.map(({ plugin }) => plugin);
 
-    const catalogue = await currentCatalogue(db, redis, request.admission?.registryGeneration ?? null);
+    const catalogue = await currentCatalogue(db, redis, request.admission?.registryGeneration ?? null, caller.tenantId);
     const thresholds = { chainThreshold: settings.CHAIN_THRESHOLD, confidenceMin: settings.CONFIDENCE_MIN };
-    const scorer = { catalogue, embedder, thresholds, visible: null, telemetry };
+    const scorer = { catalogue, embedder, thresholds, visible: visibleIn(catalogue), telemetry };
     const chosen = body.plugin ?? (await matchAnswer(scorer, body.answer ?? "", offered));
     const entry = chosen !== null && offered.includes(chosen) ? findVisible(scorer, chosen) : undefined;
     if (!entry) throw new Refusal("INVALID_INPUT", { message: "The answer must be one of the candidates, by name or number.", details: { candidates } });
@@ -102,12 +103,9 @@ function refusalOf(answered: Answered | null, plugin: string, upgradeUrl: string
     case "too_late":
       return new Refusal("INPUT_TIMEOUT");
     case "not_subscribed":
-      return new Refusal("PLUGIN_NOT_SUBSCRIBED", { message: `Your plan does not include the ${plugin} plugin.`, details: { plugin, upgrade_url: upgradeUrl } });
+      return notSubscribed(plugin, upgradeUrl);
     case "quota_exceeded":
-      return new Refusal("QUOTA_EXCEEDED", {
-        message: `The ${answered.quota_limit} executions of ${plugin} in this month are used up.`,
-        details: { plugin, quota_limit: answered.quota_limit, upgrade_url: upgradeUrl },
-      });
+      return quotaExceeded(plugin, answered.quota_limit ?? 0, upgradeUrl);
     default:
       return new Refusal("CONFLICT", { message: "The task has already been answered otherwise, or ended." });
   }

@@ -83,6 +83,17 @@ export interface Tables {
     ended_at: NullableTimestamp;
   };
   usage_periods: { tenant_id: string; plugin_name: string; environment: string; period_start: string; used: number; reserved: number };
+  invoices: {
+    id: string;
+    tenant_id: string;
+    number: number;
+    period_start: string;
+    period_end: string;
+    tenant_name: string;
+    plan_tier: string;
+    total_micro_usd: string;
+    closed_at: Generated<Timestamp>;
+  };
   tenant_secrets: {
     id: Generated<string>;
     tenant_id: string;

@@ -61,7 +61,7 @@ export async function beginChainedStep(
   const deadlineAtMs = capability.exp - TOKEN_SLACK_MS - LEFT_FOR_PARENT_MS;
   if (deadlineAtMs <= Date.now()) throw new Refusal("PLUGIN_TIMEOUT", { message: "There is no time left for another plugin." });
 
-  const catalogue = await currentCatalogue(db, redis, null);
+  const catalogue = await currentCatalogue(db, redis, null, asId("tenant", capability.tenant));
   const parent = await pluginVersion(db, catalogue.generation, capability.plugin, capability.version);
   const dependency = parent.manifest.dependencies.find(({ name }) => name === plugin);
   if (!dependency) throw new Refusal("FORBIDDEN_SCOPE", { message: `The manifest of ${capability.plugin} does not name ${plugin} among its dependencies.` });

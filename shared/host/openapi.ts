@@ -72,6 +72,18 @@ const TAGS: Readonly<Record<string, { name: string; description: string }>> = {
     name: "Plugins",
     description: "The catalogue: what the platform can do for you.",
   },
+  subscriptions: {
+    name: "Subscriptions",
+    description: "Which plugins your tenant runs, and within what quota. Every plugin can be tried ten times without one.",
+  },
+  usage: {
+    name: "Usage",
+    description: "What was run, what it took and what it costs, up to this moment.",
+  },
+  invoices: {
+    name: "Invoices",
+    description: "Closed months, line by line, and what the open one comes to so far.",
+  },
   "api-keys": {
     name: "API keys",
     description: "Keys of your tenant and what each may do.",

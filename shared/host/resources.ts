@@ -5,6 +5,7 @@ import type { TenantSecrets } from "../access/tenant-secrets.ts";
 import type { Cursors } from "../cursor.ts";
 import type { PlatformDb, TenantDb } from "../db/database.ts";
 import type { PluginClient } from "../execution/plugin-client.ts";
+import type { PaymentSystem } from "../metering/announce-invoices.ts";
 import type { Embedder } from "../models/embedder.ts";
 import type { Upstream } from "../models/upstream.ts";
 import type { Signals } from "../redis/signals.ts";
@@ -35,6 +36,8 @@ export interface Resources {
   pluginTrust: PluginTrust;
   secrets: TenantSecrets;
   cursors: Cursors;
+  /** Null: the operator has named none. */
+  paymentSystem: PaymentSystem | null;
   /** This process's counters; a domain event moves them where it writes its log line. */
   telemetry: Telemetry;
   clock: () => Date;

@@ -1,6 +1,7 @@
 /** From a submission to the plan that would be admitted: the caller's own plan, the plugin that it names, or what its command asks for. */
 import type { Caller } from "../access/caller.ts";
 import { Refusal } from "../errors.ts";
+import { planOf } from "../metering/plan-prices.ts";
 import type { CatalogueEntry } from "../registry/catalogue.ts";
 import { thresholdsFor } from "../routing/decide.ts";
 import { refuseUnrouted } from "../routing/refuse-unrouted.ts";
@@ -57,7 +58,7 @@ function planned(router: Router, { caller, upgradeUrl }: PlanRequest, steps: rea
   const plan = resolvePlan(releasesOf(router), steps);
   const entry = findVisible(router, steps[0]?.plugin ?? "");
   if (!entry) throw new Error("a plan was resolved without its plugins");
-  if (plan.length > 1 && caller.tier === "starter") {
+  if (plan.length > 1 && !planOf(caller.tier).mayChain) {
     throw new Refusal("CHAINING_NOT_INCLUDED", {
       message: `This takes ${plan.length} steps (${plan.map((step) => step.plugin).join(", ")}), and your plan includes one plugin at a time.`,
       details: { plugins: [...new Set(plan.map((step) => step.plugin))], upgrade_url: upgradeUrl },

@@ -150,7 +150,7 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
     personal: { rows: ofTask, erasure: "pseudonymised", exported: true, kept: "13 months", columns: { actor_ref: "actor_ref IS NULL OR actor_ref LIKE 'erased\\_%'" } },
     free: [
       ...["id", "tenant_id", "plugin_name", "plugin_version", "task_id", "step", "attempt", "environment", "status", "model", "tokens_used", "input_tokens", "output_tokens"],
-      ...["cache_tokens", "latency_ms", "cost_micro_usd", "routing_method", "envelope_version", "billable", "overage", "invoice_line_id", "timestamp"],
+      ...["cache_tokens", "latency_ms", "cost_micro_usd", "routing_method", "envelope_version", "billable", "overage", "timestamp"],
     ],
   },
   knowledge_documents: {
@@ -185,7 +185,28 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
     free: ["delivery_id", "attempt", "tenant_id", "at", "status", "ms", "error"],
   },
   subscriptions: { free: ["id", "tenant_id", "plugin_id", "tier", "quota_limit", "overage_enabled", "started_at", "ended_at"] },
-  usage_periods: { free: ["tenant_id", "plugin_name", "environment", "period_start", "used", "reserved"] },
+  usage_periods: { free: ["tenant_id", "plugin_name", "environment", "period_start", "used", "reserved", "quota_limit", "overage_enabled", "warned"] },
+  // Aggregates are kept for seven years; of a key they hold the id alone.
+  usage_days: {
+    free: [
+      ...["id", "tenant_id", "day", "plugin_name", "environment", "api_key_id", "model", "price_version", "invoice_id", "executions", "billable", "overage", "input_tokens"],
+      ...["output_tokens", "cache_write_tokens", "cache_read_tokens", "cost_micro_usd", "unbilled_tokens", "unbilled_micro_usd", "unknown_calls", "unknown_micro_usd"],
+    ],
+  },
+  tenant_billing: { free: ["tenant_id", "closed_until", "invoices"] },
+  invoices: {
+    organisation: ["tenant_name"],
+    free: [
+      ...["id", "tenant_id", "number", "period_start", "period_end", "plan_tier", "price_version", "prices", "total_micro_usd", "closed_at", "announced_at", "announce_at"],
+      "announce_attempts",
+    ],
+  },
+  invoice_lines: {
+    free: [
+      ...["invoice_id", "position", "tenant_id", "kind", "plugin_name", "model", "origin", "description", "quantity", "unit", "unit_micro_usd", "amount_micro_usd"],
+      ...["price_version", "tokens"],
+    ],
+  },
   plugins: { free: ["id", "name", "category", "owner_type", "owner_tenant_id", "status", "deprecated_at", "sunset_at", "migration_guide_url", "retired_at", "created_at"] },
   publisher_keys: { free: ["id", "name", "owner_tenant_id", "public_key", "created_at", "expires_at", "revoked_at"] },
   plugin_versions: {

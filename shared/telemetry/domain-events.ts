@@ -48,6 +48,10 @@ export interface Telemetry {
   questionsEnded(count: number): void;
   probeFound(plugin: string, status: string): void;
   pluginMoved(plugin: string, status: "sunset" | "retired", subscriptionsEnded: number): void;
+  monthClosed(month: { tenantId: string; month: string; outcome: string }): void;
+  /** `sums_disagree`: what settling has counted is not what the events say; somebody has to look before this month can be invoiced. */
+  monthNotClosed(month: { tenantId: string; month: string; reason: "sums_disagree" | "error"; error: unknown }): void;
+  invoiceAnnounced(invoice: { invoiceId: string; tenantId: string; attempt: number; error: unknown }): void;
 }
 
 export function openTelemetry(log: Log, metrics: Metrics, spans: Spans | null = null): Telemetry {
@@ -150,6 +154,18 @@ export function openTelemetry(log: Log, metrics: Metrics, spans: Spans | null = 
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
     questionsEnded: (count) => count > 0 && log("info", "questions ended without an answer", { count }),
     pluginMoved: (plugin, status, subscriptionsEnded) => log("info", "plugin moved on", { plugin_name: plugin, status, count: subscriptionsEnded }),
+    monthClosed: ({ tenantId, month, outcome }) => log(outcome === "closed" ? "info" : "debug", "month closed", { tenant_id: tenantId, reason: month, status: outcome }),
+    monthNotClosed({ tenantId, month, reason, error }) {
+      metrics.monthsNotClosed.inc({ reason });
+      log("error", "month not closed", { tenant_id: tenantId, reason: `${month} ${reason}`, error });
+    },
+    invoiceAnnounced: ({ invoiceId, tenantId, attempt, error }) =>
+      log(error ? "warn" : "info", error ? "invoice not announced" : "invoice announced", {
+        invoice_id: publicId("invoice", invoiceId),
+        tenant_id: tenantId,
+        attempt,
+        ...(error ? { error } : {}),
+      }),
     probeFound: (plugin, status) => log(status === "healthy" ? "debug" : "warn", "plugin probed", { plugin_name: plugin, status }),
   };
 }

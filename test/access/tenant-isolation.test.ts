@@ -7,6 +7,7 @@ import { openKeyRing } from "../../shared/access/key-ring.ts";
 import { openTenantSecrets } from "../../shared/access/tenant-secrets.ts";
 import { openDatabase } from "../../shared/db/database.ts";
 import { asId, newId, parseId, type TaskId, type TenantId } from "../../shared/ids.ts";
+import { closeMonth } from "../../shared/metering/close-months.ts";
 import { findSubscriptions } from "../../shared/registry/subscriptions.ts";
 import { cancelTask, findArtifact, findTask, listTasks, readTaskEvents } from "../../shared/tasks/read-tasks.ts";
 import { filer } from "../batteries/plugins.ts";
@@ -52,6 +53,7 @@ async function plantRows(tenantId: TenantId): Promise<void> {
     [tenantId, document],
   );
   await admin.query("INSERT INTO chained_steps (task_id, parent, key, step, tenant_id) VALUES ($1, 'main', 'x', 'main.1', $2)", [ownersTask, tenantId]);
+  await closeMonth(platform.db, tenantId, `${new Date().toISOString().slice(0, 7)}-01`);
   await admin.query("INSERT INTO ticket_counters (tenant_id, last_number) VALUES ($1, 1)", [tenantId]);
   await admin.query(
     "INSERT INTO tickets (tenant_id, number, fingerprint, title, type, priority, source_task, source_plugin) VALUES ($1, 1, repeat('0', 64), 'mine', 'bug', 'low', $2, 'filer')",
@@ -220,7 +222,7 @@ describe("every query of the domain", () => {
       "SELECT p.proname AS name, p.proargnames[1:p.pronargs] AS args FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'public' AND 'p_tenant' = ANY (p.proargnames) ORDER BY 1",
     );
     // Each either names a row of the tenant's (and finds none here) or makes one for the tenant that it is given.
-    const making = new Set(["ask_caller", "put_document", "put_tenant_secret", "seal_tenant_secret", "enter_tenant"]);
+    const making = new Set(["ask_caller", "close_month", "reserve_executions", "put_document", "put_tenant_secret", "seal_tenant_secret", "enter_tenant"]);
     expect(rows.map(({ name }) => name)).toEqual(expect.arrayContaining([...making]));
     await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
       const { rows: tokens } = await admin.query<{ lease_token: string | null }>("SELECT lease_token FROM tasks WHERE id = $1", [ownersTask]);

@@ -2,6 +2,7 @@
 import * as v from "valibot";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { parseId } from "../../shared/ids.ts";
+import { closeMonth } from "../../shared/metering/close-months.ts";
 import { type ApiAnswer, startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
 import { keepWaiting } from "../support/waiting-artifact.ts";
@@ -28,6 +29,16 @@ const newDocument = async (content = `Passage ${crypto.randomUUID()}`) => (await
 const otherKey = async () => (await own.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] })).body.id;
 
 const newUser = () => own.api("POST", "/v1/users", { email: `${crypto.randomUUID()}@example.com`, role: "billing" });
+/** Subscribed once more to a plugin that the tenant has just left. */
+const newSubscription = async () => {
+  const { subscriptions } = (await own.api("GET", "/v1/subscriptions?status=active&plugin=filer")).body;
+  for (const { subscription_id } of subscriptions) await own.api("DELETE", `/v1/subscriptions/${subscription_id}`);
+  return own.api("POST", "/v1/subscriptions", { plugin: "filer" });
+};
+const closedInvoice = async () => {
+  await closeMonth(platform.db, own.tenantId, `${new Date().toISOString().slice(0, 7)}-01`);
+  return (await own.api("GET", "/v1/invoices")).body.invoices[0].invoice_id;
+};
 const setSecret = () => own.api("PUT", "/v1/plugins/keeper/secrets/token", { value: "v" });
 
 /** Good calls of each function; a new public function needs a line here. */
@@ -80,6 +91,13 @@ const CALLS: Record<string, (() => Promise<ApiAnswer>)[]> = {
       return own.api("GET", "/v1/knowledge/search?q=days%20of%20vacation");
     },
   ],
+  "subscription-create": [() => newSubscription()],
+  "subscription-list": [() => own.api("GET", "/v1/subscriptions"), () => own.api("GET", "/v1/subscriptions?limit=1&status=active&plugin=echo")],
+  "subscription-end": [async () => own.api("DELETE", `/v1/subscriptions/${(await newSubscription()).body.subscription_id}`)],
+  "usage-get": [() => own.api("GET", "/v1/usage"), () => own.api("GET", "/v1/usage?group_by=plugin,day,key,model&environment=live")],
+  "invoice-preview": [() => own.api("GET", "/v1/invoices/preview")],
+  "invoice-list": [() => closedInvoice().then(() => own.api("GET", "/v1/invoices"))],
+  "invoice-detail": [async () => own.api("GET", `/v1/invoices/${await closedInvoice()}`)],
   openapi: [() => platform.call("GET", "/openapi.json")],
   docs: [() => platform.call("GET", "/docs")],
 };

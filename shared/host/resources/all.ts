@@ -5,6 +5,7 @@ import { opener as clock } from "./clock.ts";
 import { opener as cursors } from "./cursors.ts";
 import { opener as db } from "./db.ts";
 import { opener as embedder } from "./embedder.ts";
+import { opener as paymentSystem } from "./payment-system.ts";
 import { opener as platformDb } from "./platform-db.ts";
 import { opener as pluginTrust } from "./plugin-trust.ts";
 import { opener as plugins } from "./plugins.ts";
@@ -23,6 +24,7 @@ export const ALL_OPENERS: Openers = {
   cursors,
   db,
   embedder,
+  paymentSystem,
   platformDb,
   plugins,
   pluginTrust,
