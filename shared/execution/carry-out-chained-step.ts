@@ -6,6 +6,7 @@ import { publicId } from "../ids.ts";
 import type { Signals } from "../redis/signals.ts";
 import type { ChainLine, ChainRequest } from "../sdk/src/chaining.ts";
 import { ENVELOPE_VERSION } from "../sdk/src/envelopes.ts";
+import { redactor } from "../sdk/src/secret.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 import { stepContext } from "./assemble-context.ts";
 import type { Begun } from "./begin-chained-step.ts";
@@ -69,19 +70,22 @@ export async function carryOutChainedStep(
   let isEnded = false;
   await using lease = await holdChainedStep(runner.db, runner.signals, { capability, step: step.id, holder });
   try {
-    const prepare = async (which: ClaimedStep): Promise<Prepared> => ({
-      input: {
+    const revealed = new Set<string>();
+    const prepare = async (which: ClaimedStep): Promise<Prepared> => {
+      const told = await stepContext(runner, claim, which, context);
+      for (const value of Object.values(told.secrets)) revealed.add(value);
+      const input = {
         task_id: publicId("task", claim.taskId),
         task_description: asked.command,
         envelope_version: ENVELOPE_VERSION,
-        context: await stepContext(runner, claim, which, context),
+        context: told,
         metadata: { source_channel: "api", priority: claim.priority, source_plugin: capability.plugin, correlation_id: claim.requestId, timestamp: claim.createdAt },
         // A plugin made them or passes them on: to the next one they are data of that plugin's.
         attachments: asked.attachments.map((file) => ({ ...file, origin: { step: capability.step, plugin: capability.plugin } })),
-      },
+      };
       // The task's context is its executor's to keep: a later attempt goes the long way, and pays nothing for that.
-      shortening: { isKnown: false, keep: async () => {} },
-    });
+      return { input, shortening: { isKnown: false, keep: async () => {} } };
+    };
     lease.report("step_started", { plugin: step.plugin, version: step.version, chained_by: capability.step });
     const startedAt = performance.now();
     const ending = await runStep(runner, claim, step, lease, leaving, prepare);
@@ -99,7 +103,7 @@ export async function carryOutChainedStep(
       durationMs: latencyMs,
       budgetExceeded: ending.kind === "output" && ending.output.execution_meta.budget_exceeded,
     });
-    const record = await recordOf(runner, claim, step, ending, latencyMs);
+    const record = await recordOf(runner, claim, step, ending, { latencyMs, redact: redactor(revealed) });
     lease.report("step_finished", { status: record.status, ...(record.error ? { code: record.error.code } : {}) });
     const { held, tokens_used } = await end(record, await lease.release());
     isEnded = true;
@@ -116,9 +120,9 @@ async function recordOf(
   claim: Extract<Begun, { kind: "begun" }>["claim"],
   step: ClaimedStep,
   ending: Extract<StepEnding, { kind: "output" | "failed" }>,
-  latencyMs: number,
+  { latencyMs, redact }: { latencyMs: number; redact: (text: string) => string },
 ): Promise<StepRecord> {
-  const output = ending.output && (await storedOutput(runner.db, claim, step, ending.output, [], latencyMs));
+  const output = ending.output && (await storedOutput(runner.db, claim, step, ending.output, { warnings: [], latencyMs, redact }));
   if (ending.kind === "failed") return stepRecord(step, "failed", { output, error: ending.error, latencyMs });
   return stepRecord({ ...step, ...ending.answeredBy }, ending.output.status === "partial" ? "partial" : "success", { output, latencyMs });
 }
