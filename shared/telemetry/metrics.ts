@@ -57,6 +57,7 @@ export function openMetrics() {
     }),
     summaries: new Counter({ name: "aau_history_summaries_total", help: "Summaries of conversations by outcome", labelNames: ["outcome"], registers }),
     summaryTokens: new Counter({ name: "aau_history_summary_tokens_total", help: "Tokens of summaries; the platform pays for them", labelNames: ["model"], registers }),
+    webhookFailures: new Counter({ name: "aau_webhook_delivery_failures_total", help: "Attempts to tell an endpoint that failed", labelNames: ["tenant_id"], registers }),
     budgetExceeded: new Counter({ name: "aau_plugin_budget_exceeded_total", help: "Executions over their token budget", labelNames: ["plugin"], registers }),
   };
 }
