@@ -163,5 +163,19 @@ export interface Tables {
     finished_at: NullableTimestamp;
   };
   webhook_attempts: { delivery_id: string; attempt: number; tenant_id: string; at: Timestamp; status: number | null; ms: number; error: string | null; answer: string | null };
+  /** Number, time and hashes are made by the database. */
+  audit_log: {
+    tenant_id: string;
+    seq: ColumnType<string, never, never>;
+    at: ColumnType<Date, never, never>;
+    actor: string;
+    key_ref: string | null;
+    action: string;
+    target_type: string;
+    target_id: string;
+    details: Json;
+    prev_hash: ColumnType<Buffer, never, never>;
+    hash: ColumnType<Buffer, never, never>;
+  };
   artifact_uploads: { artifact_id: string; tenant_id: string; task_id: string; bytes: Buffer };
 }

@@ -7,6 +7,7 @@ export const PUBLIC_ROUTES: readonly string[] = [
   "GET /docs",
   "GET /openapi.json",
   "GET /v1/api-keys",
+  "GET /v1/audit",
   "GET /v1/knowledge",
   "GET /v1/knowledge/search",
   "GET /v1/knowledge/{document_id}",
