@@ -16,7 +16,9 @@ export default http({
   replies: { 201: WebhookWithSecret },
   documented: {
     refusals: ["CONFLICT"],
-    requestExamples: { tasks: { summary: "Hear of every task that ends", value: { url: "https://hooks.example.org/aau", events: ["task.completed", "task.failed", "task.cancelled"] } } },
+    requestExamples: {
+      tasks: { summary: "Hear of every task that ends", value: { url: "https://hooks.aau.io/tasks", events: ["task.completed", "task.failed", "task.cancelled"] } },
+    },
   },
   scale: { min: 0, max: 5, concurrency: 80 },
 

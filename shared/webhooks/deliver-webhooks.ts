@@ -105,7 +105,9 @@ async function attempt(sender: WebhookSender, id: WebhookId, claimed: Claim, sto
     FAILPOINT: await failpoint("webhook.after_finish");
   } catch (error) {
     // Not sent, or it is not known whether it arrived: the endpoint is told again, under the same id.
-    await sender.db.call("SELECT release_webhook_delivery($1, $2, $3, $4)", [tenantId, claimed.delivery_id, claimed.lease_token, stopping.aborted ? 0 : PUT_OFF_MS]).catch(() => {});
+    await sender.db
+      .call("SELECT release_webhook_delivery($1, $2, $3, $4)", [tenantId, claimed.delivery_id, claimed.lease_token, stopping.aborted ? 0 : PUT_OFF_MS])
+      .catch(() => {});
     if (!stopping.aborted) sender.telemetry.degraded("webhook delivery", error);
   }
 }
@@ -135,7 +137,8 @@ async function finish({ db, ring, telemetry }: WebhookSender, tenantId: TenantId
   const isGone = status === 410;
   const asked = posted && "status" in posted ? posted.retryAfterMs : null;
   const delayMs = posted === null || isGone ? null : webhookDelayMs(claimed.tries, asked);
-  const error = posted === null ? "erased" : "failure" in posted ? posted.failure : isDelivered ? null : status !== null && status >= 300 && status < 400 ? "redirected" : "refused";
+  const error =
+    posted === null ? "erased" : "failure" in posted ? posted.failure : isDelivered ? null : status !== null && status >= 300 && status < 400 ? "redirected" : "refused";
   const answer = posted && "status" in posted ? posted.answer : null;
   const done = await db.tenant(tenantId, async (tx) => {
     const outcome = posted === null ? "erased" : isDelivered ? "delivered" : isGone ? "gone" : "refused";

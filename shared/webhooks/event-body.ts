@@ -30,7 +30,7 @@ const Disabled = v.object({ webhook: v.string(), url: v.string(), reason: v.stri
 export async function eventBody(db: TenantDb, publicUrl: string, event: EventToSend): Promise<string | null> {
   const { eventId, type, createdAt } = event;
   const data = await eventData(db, publicUrl, event);
-  return data && JSON.stringify({ id: publicId("event", eventId), type, created_at: createdAt.toISOString(), data });
+  return data === null ? null : JSON.stringify({ id: publicId("event", eventId), type, created_at: createdAt.toISOString(), data });
 }
 
 async function eventData(db: TenantDb, publicUrl: string, { tenantId, type, taskId, data }: EventToSend): Promise<unknown> {

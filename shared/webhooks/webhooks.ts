@@ -75,7 +75,7 @@ export function webhookView(row: WebhookRow): v.InferOutput<typeof WebhookView> 
   };
 }
 
-export const WebhookUrl = v.pipe(v.string(), v.maxLength(2048, "must have at most 2048 characters"), v.metadata({ format: "uri" }));
+export const WebhookUrl = v.pipe(v.string(), v.maxLength(2048, "must have at most 2048 characters"), v.metadata({ format: "uri", examples: ["https://hooks.aau.io/tasks"] }));
 export const WebhookEvents = v.pipe(
   v.array(WebhookEventType),
   v.minLength(1, "must name at least one type of event"),
@@ -184,14 +184,7 @@ export async function deleteWebhook(db: TenantDb, tenantId: TenantId, actor: Aud
 }
 
 /** The new secret signs from now on, and the one before beside it for as long as is said. Null: there is no such endpoint. */
-export async function rotateWebhookSecret(
-  db: TenantDb,
-  tenantId: TenantId,
-  actor: AuditActor,
-  id: WebhookId,
-  secret: SealedText,
-  graceSec: number,
-): Promise<WebhookRow | null> {
+export async function rotateWebhookSecret(db: TenantDb, tenantId: TenantId, actor: AuditActor, id: WebhookId, secret: SealedText, graceSec: number): Promise<WebhookRow | null> {
   return db.tenant(tenantId, async (tx) => {
     const row = await tx
       .updateTable("webhooks")

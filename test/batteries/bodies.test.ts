@@ -17,7 +17,8 @@ beforeAll(async () => {
   own = await platform.tenant();
   const task = await own.api("POST", "/v1/tasks", { command: "stays queued", plugin: "echo" });
   const key = await own.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] });
-  ownIds = { task: task.body.task_id, key: key.body.id };
+  const webhook = await own.api("POST", "/v1/webhooks", { url: "https://hooks.aau.io/", events: ["quota.warning"] });
+  ownIds = { task: task.body.task_id, key: key.body.id, whk: webhook.body.webhook_id };
 });
 afterAll(() => platform?.stop());
 

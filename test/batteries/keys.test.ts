@@ -48,7 +48,10 @@ beforeAll(async () => {
   const task = await foreign.api("POST", "/v1/tasks", { command: "for nobody else", plugin: "echo" });
   const key = await foreign.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] });
   const document = await foreign.api("POST", "/v1/knowledge", { content: "For nobody else." });
-  foreignIds = { task: task.body.task_id, key: key.body.id, doc: document.body.document_id };
+  const webhook = await foreign.api("POST", "/v1/webhooks", { url: "https://hooks.aau.io/", events: ["quota.warning"] });
+  await platform.db.call("SELECT enqueue_webhook_event($1, 'quota.warning', 'for nobody else', '{}')", [foreign.tenantId]);
+  const deliveries = await foreign.api("GET", `/v1/webhooks/${webhook.body.webhook_id}/deliveries`);
+  foreignIds = { task: task.body.task_id, key: key.body.id, doc: document.body.document_id, whk: webhook.body.webhook_id, del: deliveries.body.deliveries[0].delivery_id };
 });
 afterAll(() => platform?.stop());
 

@@ -18,4 +18,22 @@ import { opener as storage } from "./storage.ts";
 import { opener as telemetry } from "./telemetry.ts";
 import { opener as upstream } from "./upstream.ts";
 
-export const ALL_OPENERS: Openers = { capabilities, clock, cursors, db, egress, embedder, keyRing, platformDb, plugins, redis, ring, secrets, settings, signals, storage, telemetry, upstream };
+export const ALL_OPENERS: Openers = {
+  capabilities,
+  clock,
+  cursors,
+  db,
+  egress,
+  embedder,
+  keyRing,
+  platformDb,
+  plugins,
+  redis,
+  ring,
+  secrets,
+  settings,
+  signals,
+  storage,
+  telemetry,
+  upstream,
+};

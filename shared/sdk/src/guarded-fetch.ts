@@ -6,7 +6,7 @@ import { type EgressPolicy, readOutboundUrl } from "./outbound-url.ts";
 export interface GuardedRequest {
   method?: string;
   headers?: Headers | Record<string, string>;
-  body?: string;
+  body?: string | undefined;
   signal: AbortSignal;
 }
 

@@ -13,7 +13,7 @@ export interface EgressPolicy {
 const MAX_LENGTH = 2048;
 const PORTS = new Set(["", "8443"]);
 /** Names that resolve inside of a network only, or in none: RFC 6761, 6762, 7686, 8375, ICANN's list of collisions, and Kubernetes' own. */
-const INNER_NAME = /(^|\.)(localhost|local|localdomain|internal|intranet|private|corp|home|lan|svc|arpa|onion|invalid|test|example)$/;
+const INNER_NAME = /(^|\.)(localhost|local|localdomain|internal|intranet|private|corp|home|lan|svc|default|arpa|onion|invalid|test|example)$/;
 
 export type OutboundUrl = { url: URL } | { problem: string };
 
