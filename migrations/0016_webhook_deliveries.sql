@@ -217,7 +217,7 @@ BEGIN
   SELECT * INTO h FROM webhooks w WHERE w.id = p_webhook AND w.status = 'active' AND (w.resume_at IS NULL OR w.resume_at <= now()) FOR NO KEY UPDATE;
   IF NOT FOUND THEN RETURN; END IF;
   -- One that does not answer is asked with one request at a time.
-  IF (SELECT count(*) FROM webhook_deliveries f WHERE f.webhook_id = h.id AND f.lease_until > now()) >= CASE WHEN h.resume_at IS NULL THEN p_at_once ELSE 1 END THEN RETURN; END IF;
+  IF (SELECT count(*) FROM webhook_deliveries f WHERE f.webhook_id = h.id AND f.lease_until > now()) >= (CASE WHEN h.resume_at IS NULL THEN p_at_once ELSE 1 END) THEN RETURN; END IF;
   LOOP
     SELECT * INTO d FROM webhook_deliveries q
       WHERE q.webhook_id = h.id AND q.status = 'pending' AND q.next_attempt_at <= now() AND (q.lease_until IS NULL OR q.lease_until < now())
