@@ -16,6 +16,7 @@ export default http({
     since: v.pipe(
       v.string(),
       v.isoTimestamp("must be a time such as 2027-01-31T12:00:00Z"),
+      v.metadata({ examples: ["2027-01-31T12:00:00Z"] }),
       v.transform((text) => new Date(text)),
       v.check((at) => Number.isFinite(at.getTime()), "must be a time such as 2027-01-31T12:00:00Z"),
     ),
