@@ -131,7 +131,7 @@ describe("node", () => {
       llmToken: "cap_llm",
       scopedToken: "cap_scoped",
       hasModel: false,
-      deadline: null,
+      timeLeftMs: null,
       signal,
       fetch: guardedFetch({ allowPrivate: false }),
       trace: {},

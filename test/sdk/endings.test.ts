@@ -39,8 +39,8 @@ const NO_GATEWAYS = {
   llmToken: "cap_llm",
   scopedToken: "cap_scoped",
   hasModel: false,
-  deadline: null,
   fetch: guardedFetch({ allowPrivate: false }),
+  timeLeftMs: null,
   trace: {},
 };
 
