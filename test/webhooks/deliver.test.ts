@@ -157,7 +157,7 @@ describe("an endpoint", () => {
 
   it("that failed for five days is disabled; what waits is held, and sent by recover once it is enabled", async () => {
     const [tenant, hooks] = [await platform.tenant(), await receiver((_, response) => response.writeHead(503).end())];
-    const { id } = await endpoint(tenant, hooks.url);
+    const { id } = await endpoint(tenant, hooks.url, ["quota.warning"]);
     await tell(tenant, "one");
     await platform.runCron("wake");
     await delivery(tenant, id, "pending", 1);
