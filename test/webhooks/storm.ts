@@ -74,20 +74,30 @@ interface Endpoint {
 
 const SETTLE_MS = 120_000;
 
+type Closer = () => unknown;
+
 export async function runStorm(options: StormOptions, say: (line: string) => void = () => {}): Promise<StormReport> {
+  const closers: Closer[] = [];
+  try {
+    return await storm(options, say, (close) => closers.push(close));
+  } finally {
+    for (const close of closers.reverse()) await close();
+  }
+}
+
+async function storm(options: StormOptions, say: (line: string) => void, defer: (close: Closer) => void): Promise<StormReport> {
   const { databaseUrl, tenants, endpointsEach, eventsEach, pace, kills } = options;
   const startedAt = performance.now();
-  await using stack = new AsyncDisposableStack();
   const folder = await mkdtemp(join(tmpdir(), "aau-storm-"));
-  stack.defer(() => rm(folder, { recursive: true, force: true }));
+  defer(() => rm(folder, { recursive: true, force: true }));
   const localRedis = await startRedis(folder, { persist: false });
-  stack.defer(() => localRedis.stop());
+  defer(() => localRedis.stop());
   await migrate(databaseUrl);
   const db = await openDatabase({ url: databaseUrl, driver: "pg", poolSize: 8 });
-  stack.defer(() => db.close());
+  defer(() => db.close());
   const admin = new pg.Client({ connectionString: databaseUrl });
   await admin.connect();
-  stack.defer(() => admin.end());
+  defer(() => admin.end());
 
   const byPath = new Map<string, Endpoint>();
   let canaryConnections = 0;
@@ -95,7 +105,7 @@ export async function runStorm(options: StormOptions, say: (line: string) => voi
     canaryConnections += 1;
   });
   await new Promise<void>((resolve) => canary.listen(0, "127.0.0.1", resolve));
-  stack.defer(() => void canary.close());
+  defer(() => canary.close());
   const receivers = createServer(async (request, response) => {
     const endpoint = byPath.get(request.url ?? "");
     const chunks: Buffer[] = [];
@@ -116,7 +126,7 @@ export async function runStorm(options: StormOptions, say: (line: string) => voi
     if (response.statusCode < 300) endpoint.accepted.set(id, (endpoint.accepted.get(id) ?? 0) + 1);
   });
   await new Promise<void>((resolve) => receivers.listen(0, "127.0.0.1", resolve));
-  stack.defer(() => {
+  defer(() => {
     receivers.closeAllConnections();
     receivers.close();
   });
@@ -138,11 +148,11 @@ export async function runStorm(options: StormOptions, say: (line: string) => voi
   const start = (): Child =>
     startChild({ name: "webhook-deliver", command: process.execPath, args: ["--import", "tsx", fileURLToPath(new URL("./sender-process.ts", import.meta.url))], env });
   let sender = start();
-  stack.defer(() => sender.stop());
+  defer(() => sender.stop());
   const bridge = await startBridge(config, openLog({ service: "bridge", level: "silent" }), openMetrics());
-  stack.defer(() => bridge.stop());
+  defer(() => bridge.stop());
   const redis = connectRedis(localRedis.url, { commandTimeout: 2_000 });
-  stack.defer(() => redis.disconnect());
+  defer(() => redis.disconnect());
   const ring = openRing(redis);
   await untilReady(senderPort);
 
@@ -178,7 +188,7 @@ export async function runStorm(options: StormOptions, say: (line: string) => voi
       await delay(1_000);
     }
   })();
-  stack.defer(async () => {
+  defer(async () => {
     isOver = true;
     await waking;
   });

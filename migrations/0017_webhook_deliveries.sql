@@ -129,7 +129,7 @@ BEGIN
     FROM jsonb_to_recordset(p_batch) AS b(place int, id uuid);
 END $$;
 
--- As in 0002 and 0008, with the endpoints to ring for.
+-- As in 0002 and 0016, with the endpoints to ring for.
 DROP FUNCTION cancel_task(uuid, uuid);
 CREATE FUNCTION cancel_task(p_tenant uuid, p_id uuid) RETURNS TABLE (status text, was_over boolean, plugin_name text, rings uuid[]) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -149,11 +149,11 @@ BEGIN
   END IF;
 END $$;
 
-DROP FUNCTION ask_caller(uuid, uuid, uuid, uuid, text, text, jsonb, text, jsonb, text, real, text, bigint, timestamptz, int, int, text, text, text, text);
+DROP FUNCTION ask_caller(uuid, uuid, uuid, uuid, text, text, jsonb, text, jsonb, text, real, text, bigint, timestamptz, int, int, text, text, text, text, bytea, text);
 CREATE FUNCTION ask_caller(
   p_tenant uuid, p_id uuid, p_user uuid, p_key uuid, p_environment text, p_conversation text, p_input jsonb, p_question text, p_candidates jsonb,
   p_method text, p_confidence real, p_priority text, p_max_cost bigint, p_deadline timestamptz, p_ask_ms int, p_run_ms int, p_traceparent text, p_request text,
-  p_idempotency_key text, p_request_sha256 text
+  p_idempotency_key text, p_request_sha256 text, p_embedding bytea, p_embedding_model text
 ) RETURNS TABLE (outcome text, task_id uuid, rings uuid[]) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -173,15 +173,17 @@ BEGIN
   END IF;
 
   v_answer_by := coalesce(p_deadline, v_now + p_ask_ms * interval '1 millisecond');
-  SELECT jsonb_build_object('question', p_question, 'answer_by', to_char(v_answer_by AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'candidates', jsonb_agg(c.value || jsonb_build_object('subscribed', EXISTS (
-      SELECT FROM subscriptions s JOIN plugins p ON p.id = s.plugin_id WHERE s.tenant_id = p_tenant AND p.name = c.value->>'plugin' AND s.ended_at IS NULL)) ORDER BY c.ordinality))
+  SELECT jsonb_build_object('question', p_question, 'answer_by', to_char(v_answer_by AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'candidates',
+      jsonb_agg(c.value || jsonb_build_object('subscribed', NOT EXISTS (
+        SELECT FROM jsonb_array_elements_text(c.value->'plugins') AS n(name) WHERE NOT EXISTS (
+          SELECT FROM subscriptions s JOIN plugins p ON p.id = s.plugin_id WHERE s.tenant_id = p_tenant AND p.name = n.name AND s.ended_at IS NULL))) ORDER BY c.ordinality))
     || CASE WHEN p_deadline IS NULL THEN jsonb_build_object('run_ms', p_run_ms) ELSE '{}' END
     INTO v_request FROM jsonb_array_elements(p_candidates) WITH ORDINALITY c;
 
   INSERT INTO tasks (id, tenant_id, user_id, api_key_id, environment, conversation_id, plan, status, input, input_request, routing_method, routing_confidence,
-      priority, max_cost_micro_usd, deadline, event_seq, traceparent, request_id, created_at)
+      priority, max_cost_micro_usd, deadline, event_seq, traceparent, request_id, created_at, command_embedding, command_embedding_model)
     VALUES (p_id, p_tenant, p_user, p_key, p_environment, p_conversation, '[]', 'pending', p_input, v_request, p_method, p_confidence,
-      p_priority, p_max_cost, v_answer_by, 1, p_traceparent, p_request, v_now);
+      p_priority, p_max_cost, v_answer_by, 1, p_traceparent, p_request, v_now, p_embedding, p_embedding_model);
   INSERT INTO task_events (task_id, seq, tenant_id, type, data) VALUES (p_id, 1, p_tenant, 'needs_input', v_request - 'run_ms');
   -- What the answer will change in the task's row stands in the event.
   v_rings := enqueue_task_event(p_tenant, 'task.needs_input', p_id, jsonb_build_object('environment', p_environment, 'routing_method', p_method, 'routing_confidence', p_confidence));
