@@ -9,6 +9,7 @@ export interface LogFields {
   task_id?: string;
   document_id?: string;
   invoice_id?: string;
+  webhook_id?: string;
   tenant_id?: string;
   plugin_name?: string;
   node?: string;

@@ -13,10 +13,15 @@ export async function plantOneOfEach(tenant: TestTenant, db: PlatformDb): Promis
   const key = await tenant.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] });
   const document = await tenant.api("POST", "/v1/knowledge", { content: "For nobody else." });
   const user = await tenant.api("POST", "/v1/users", { email: "nobody.else@example.com", role: "viewer" });
+  const webhook = await tenant.api("POST", "/v1/webhooks", { url: "https://hooks.aau.io/", events: ["quota.warning"] });
+  await db.call("SELECT enqueue_webhook_event($1, 'quota.warning', 'for nobody else', '{}')", [tenant.tenantId]);
+  const deliveries = await tenant.api("GET", `/v1/webhooks/${webhook.body.webhook_id}/deliveries`);
   const { subscriptions } = (await tenant.api("GET", "/v1/subscriptions")).body;
   await closeMonth(db, tenant.tenantId, `${new Date().toISOString().slice(0, 7)}-01`);
   const { invoices } = (await tenant.api("GET", "/v1/invoices")).body;
   return {
+    whk: webhook.body.webhook_id,
+    del: deliveries.body.deliveries[0].delivery_id,
     sub: subscriptions[0].subscription_id,
     inv: invoices[0].invoice_id,
     task: task.body.task_id,

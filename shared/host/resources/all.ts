@@ -4,7 +4,9 @@ import { opener as capabilities } from "./capabilities.ts";
 import { opener as clock } from "./clock.ts";
 import { opener as cursors } from "./cursors.ts";
 import { opener as db } from "./db.ts";
+import { opener as egress } from "./egress.ts";
 import { opener as embedder } from "./embedder.ts";
+import { opener as keyRing } from "./key-ring.ts";
 import { opener as paymentSystem } from "./payment-system.ts";
 import { opener as platformDb } from "./platform-db.ts";
 import { opener as pluginTrust } from "./plugin-trust.ts";
@@ -23,7 +25,9 @@ export const ALL_OPENERS: Openers = {
   clock,
   cursors,
   db,
+  egress,
   embedder,
+  keyRing,
   paymentSystem,
   platformDb,
   plugins,

@@ -5,6 +5,7 @@ import * as v from "valibot";
 import type { ChainResult } from "./chaining.ts";
 import { CURRENT_ENVELOPE_VERSION, type EnvelopeVersion } from "./envelope-versions.ts";
 import type { ArtifactRef, Attachment, InputEnvelope, KnowledgeChunk, Warning } from "./envelopes.ts";
+import type { GuardedFetch } from "./guarded-fetch.ts";
 import type { HealthStatus } from "./health.ts";
 import { Manifest } from "./manifest.ts";
 import type { ChangedTicket, CreatedTickets, NewTicket, TicketChange, TicketDetail, TicketFilter, TicketList } from "./tickets.ts";
@@ -33,6 +34,11 @@ export interface NodeContext {
   readonly hasModel: boolean;
   /** Aborted on cancel, time-out and shutdown; pass it to everything that waits. */
   readonly signal: AbortSignal;
+  /**
+   * Calls an address that a caller or a tenant named: by https, never one inside of the platform's network, whatever a name resolves to. Does not
+   * follow redirects. Throws `EgressRefused` for what may not be called.
+   */
+  readonly fetch: GuardedFetch;
   readonly artifacts: {
     /** Stores a file of this task (needs `store:write`). The same name twice replaces the first. */
     put(file: { name: string; mediaType: string; content: string | Uint8Array }): Promise<ArtifactRef>;

@@ -12,6 +12,7 @@ import { Stopped } from "./errors.ts";
 import { type Ending, execute } from "./execute.ts";
 import { type ExecuteHeaders, type ReadEnvelope, readHeaders, readInput } from "./execute-request.ts";
 import { errorType } from "./failure.ts";
+import { type GuardedFetch, guardedFetch } from "./guarded-fetch.ts";
 import { askHealth } from "./health.ts";
 import { framesOf, type Log, logToStdout } from "./log.ts";
 
@@ -26,6 +27,8 @@ export interface ServeOptions {
   scopeGatewayUrl?: string;
   /** Base URL of the chain-gateway; default `CHAIN_GATEWAY_URL`, and without it that of the scope-gateway. */
   chainGatewayUrl?: string;
+  /** Lets `ctx.fetch` call any address, plain http too; default `AAU_ALLOW_PRIVATE_EGRESS`. */
+  allowPrivateEgress?: boolean;
   /** Drain and exit on SIGTERM and SIGINT; default true. */
   signals?: boolean;
   /** Default JSON lines on stdout. */
@@ -80,6 +83,7 @@ class PluginService {
   readonly #others = getRequestListener(this.#app.fetch, { overrideGlobalObjects: false });
   readonly #plugin: Plugin;
   readonly #log: Log;
+  readonly #fetch: GuardedFetch;
   readonly #gateways: { llmGatewayUrl: string; scopeGatewayUrl: string; chainGatewayUrl: string };
   readonly #onEnd: ServeOptions["onEnd"];
   readonly #running = new Map<AbortController, Promise<void>>();
@@ -93,6 +97,7 @@ class PluginService {
     this.#onEnd = options.onEnd;
     setMaxListeners(0, this.#leaving.signal);
     const scopeGatewayUrl = baseUrl("SCOPE_GATEWAY_URL", options.scopeGatewayUrl);
+    this.#fetch = guardedFetch({ allowPrivate: options.allowPrivateEgress ?? process.env.AAU_ALLOW_PRIVATE_EGRESS === "true" });
     this.#gateways = {
       llmGatewayUrl: baseUrl("LLM_GATEWAY_URL", options.llmGatewayUrl),
       scopeGatewayUrl,
@@ -188,6 +193,7 @@ class PluginService {
         input,
         {
           ...this.#gateways,
+          fetch: this.#fetch,
           llmToken: headers["aau-llm-token"],
           scopedToken: headers["aau-scoped-token"],
           chainToken: headers["aau-chain-token"] ?? null,
