@@ -21,6 +21,7 @@ const PREFIX = {
   conversation: "conv",
   request: "req",
   document: "doc",
+  erasure: "era",
 } as const;
 export type IdKind = keyof typeof PREFIX;
 export type TaskId = Id<"task">;
@@ -28,6 +29,7 @@ export type TenantId = Id<"tenant">;
 export type UserId = Id<"user">;
 export type KeyId = Id<"key">;
 export type DocumentId = Id<"document">;
+export type ErasureId = Id<"erasure">;
 
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;

@@ -2,6 +2,7 @@ import { takeDueConversations } from "../../shared/conversations/summaries.ts";
 import { failpoint } from "../../shared/failpoint.ts";
 import { cron } from "../../shared/host/declare.ts";
 import { takeDueDocuments } from "../../shared/knowledge/due-documents.ts";
+import { takeDueErasures } from "../../shared/privacy/erasure-ledger.ts";
 import { endUnansweredTasks } from "../../shared/tasks/questions.ts";
 import { takeDueTasks } from "../../shared/tasks/read-tasks.ts";
 import { traceparentOf } from "../../shared/telemetry/trace.ts";
@@ -11,7 +12,7 @@ const MAX_BATCHES = 20;
 
 /**
  * Rings again for all that PostgreSQL says is due: tasks and documents that nobody claimed, leases that ran out, vectors of another model,
- * conversations that overflowed. Ends questions that nobody answered.
+ * conversations that overflowed, erasures left half-way. Ends questions that nobody answered.
  */
 export default cron({
   name: "wake",
@@ -39,7 +40,12 @@ export default cron({
       (id) => ring.conversation(id, traceparentOf(null)),
       signal,
     );
-    telemetry.wakeRang(tasks + documents + conversations);
+    const erasures = await ringAll(
+      () => takeDueErasures(platformDb, BATCH),
+      (id) => ring.erasure(id, traceparentOf(null)),
+      signal,
+    );
+    telemetry.wakeRang(tasks + documents + conversations + erasures);
   },
 });
 

@@ -76,6 +76,10 @@ const TAGS: Readonly<Record<string, { name: string; description: string }>> = {
     name: "API keys",
     description: "Keys of your tenant and what each may do.",
   },
+  gdpr: {
+    name: "Personal data",
+    description: "Have a person's data handed out or erased.",
+  },
   "": {
     name: "This document",
     description: "The description of the API, for machines and for people. Needs no key.",
@@ -172,8 +176,8 @@ function operation(fn: HttpFunction, path: string, convert: Convert): Operation 
     operationId: fn.name,
     tags: [tagOf(path).name],
     summary: fn.summary.replace(/\.$/, ""),
-    description: needsKey ? `Needs a key with the scope \`${fn.scope}\`.` : "Needs no key.",
-    security: needsKey ? [{ apiKey: [fn.scope] }] : [],
+    description: fn.documented?.guard ?? (needsKey ? `Needs a key with the scope \`${fn.scope}\`.` : "Needs no key."),
+    security: needsKey ? [{ apiKey: fn.scope === "any" ? [] : [fn.scope] }] : [],
     ...(parameters.length > 0 ? { parameters } : {}),
     ...(fn.body
       ? {

@@ -8,6 +8,7 @@ export const DEAD_STREAM = "stream:dead";
 export const SUMMARY_STREAM = "stream:summarization";
 export const taskStream = (plugin: string): string => `stream:tasks:${plugin}`;
 export const KNOWLEDGE_STREAM = "stream:knowledge";
+export const ERASURE_STREAM = "stream:erasure";
 export const CANCEL_CHANNEL = "cancel";
 export const cancelFlag = (taskId: string): string => `cancel:${taskId}`;
 /** The channels of the processes that wait for this task. */
@@ -23,6 +24,8 @@ export interface Ring {
   conversation(conversationId: string, traceparent: string): Promise<boolean>;
   /** Wakes the function that embeds this document; false as above. */
   document(documentId: string, traceparent: string): Promise<boolean>;
+  /** Wakes the function that carries out this erasure; false as above. */
+  erasure(erasureId: string, traceparent: string): Promise<boolean>;
   /** Whether a ring would be heard now. */
   isReady(): Promise<boolean>;
 }
@@ -39,6 +42,10 @@ export function openRing(redis: Redis): Ring {
     },
     async document(documentId, traceparent) {
       const id = await tryRedis(redis, (r) => r.xadd(KNOWLEDGE_STREAM, "*", "document_id", publicId("document", documentId), "traceparent", traceparent));
+      return id !== null;
+    },
+    async erasure(erasureId, traceparent) {
+      const id = await tryRedis(redis, (r) => r.xadd(ERASURE_STREAM, "*", "erasure_id", publicId("erasure", erasureId), "traceparent", traceparent));
       return id !== null;
     },
     isReady: async () => (await tryRedis(redis, (r) => r.ping())) !== null,

@@ -22,6 +22,10 @@ export interface Telemetry {
   circuitSeen(circuit: { plugin: string; version: string; state: "closed" | "half_open" | "open" }): void;
   /** The object store took a file that it had not taken when it was made. */
   artifactUploaded(attempt: number): void;
+  erasureFinished(erasure: { erasureId: string; tenantId: string }): void;
+  /** A part that an erasure needs is away; it goes on later. */
+  erasurePutOff(erasure: { erasureId: string; tenantId: string; error: unknown }): void;
+  retentionPurged(kind: string, count: number): void;
   wakeRang(count: number): void;
   questionsEnded(count: number): void;
   probeFound(plugin: string, status: string): void;
@@ -32,6 +36,7 @@ const CIRCUIT_LEVEL = { closed: 0, half_open: 1, open: 2 } as const;
 export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
   const ids = (task: { taskId: string; tenantId: string; plugin: string }) => ({ task_id: publicId("task", task.taskId), tenant_id: task.tenantId, plugin_name: task.plugin });
   const documentIds = (document: { documentId: string; tenantId: string }) => ({ document_id: publicId("document", document.documentId), tenant_id: document.tenantId });
+  const erasureIds = (erasure: { erasureId: string; tenantId: string }) => ({ erasure_id: publicId("erasure", erasure.erasureId), tenant_id: erasure.tenantId });
   return {
     taskAdmitted(task) {
       metrics.routerMethod.inc({ method: task.method });
@@ -92,6 +97,9 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
     degraded: (part, error) => log("warn", "working without a part", { reason: part, error }),
     circuitSeen: ({ plugin, version, state }) => metrics.circuitState.set({ plugin, version }, CIRCUIT_LEVEL[state]),
     artifactUploaded: (attempt) => log("info", "waiting artifact uploaded", { attempt }),
+    erasureFinished: (erasure) => log("info", "erasure finished", erasureIds(erasure)),
+    erasurePutOff: (erasure) => log("warn", "erasure put off", { ...erasureIds(erasure), error: erasure.error }),
+    retentionPurged: (kind, count) => count > 0 && log("info", "retention purged", { reason: kind, count }),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
     questionsEnded: (count) => count > 0 && log("info", "questions ended without an answer", { count }),
     probeFound: (plugin, status) => log(status === "healthy" ? "debug" : "warn", "plugin probed", { plugin_name: plugin, status }),

@@ -1,7 +1,8 @@
 /** Every public function is called until each of its declared replies was seen, and every reply is held to its schema. */
 import * as v from "valibot";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { parseId } from "../../shared/ids.ts";
+import { parseId, publicId } from "../../shared/ids.ts";
+import { newUser } from "../privacy/people.ts";
 import { type ApiAnswer, startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
 import { keepWaiting } from "../support/waiting-artifact.ts";
@@ -27,6 +28,7 @@ const finished = async (plugin = "echo") => (await submit("say it", plugin, { pr
 const newDocument = async (content = `Passage ${crypto.randomUUID()}`) => (await own.api("POST", "/v1/knowledge", { content })).body.document_id;
 const otherKey = async () => (await own.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] })).body.id;
 
+const eraseSomebody = async () => own.api("POST", "/v1/gdpr/erasure-request", { user_id: publicId("user", await newUser(platform.db, own.tenantId)) });
 const setSecret = () => own.api("PUT", "/v1/plugins/keeper/secrets/token", { value: "v" });
 
 /** Good calls of each function; a new public function needs a line here. */
@@ -73,6 +75,17 @@ const CALLS: Record<string, (() => Promise<ApiAnswer>)[]> = {
       return own.api("GET", "/v1/knowledge/search?q=days%20of%20vacation");
     },
   ],
+  "erasure-request": [() => eraseSomebody()],
+  "erasure-status": [
+    async () => own.api("GET", `/v1/gdpr/erasure-requests/${(await eraseSomebody()).body.erasure_id}`),
+    async () => {
+      const { erasure_id } = (await eraseSomebody()).body;
+      const read = () => own.api("GET", `/v1/gdpr/erasure-requests/${erasure_id}`);
+      await vi.waitFor(async () => expect((await read()).body.status).toBe("completed"), { timeout: 20_000 });
+      return read();
+    },
+  ],
+  "data-export": [() => own.api("GET", `/v1/gdpr/export?user_id=${publicId("user", own.userId)}`)],
   openapi: [() => platform.call("GET", "/openapi.json")],
   docs: [() => platform.call("GET", "/docs")],
 };
