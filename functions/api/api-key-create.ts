@@ -35,7 +35,7 @@ export default http({
     if (excess.length > 0)
       throw new Refusal("FORBIDDEN_SCOPE", { message: `A key can only mint keys with scopes of its own; it lacks ${excess.join(", ")}.`, details: { missing_scopes: excess } });
     if (caller.environment === "test" && body.environment === "live") throw new Refusal("FORBIDDEN_SCOPE", { message: "A test key can only mint test keys." });
-    const { row, minted } = await createApiKey(db, caller.tenantId, {
+    const { row, minted } = await createApiKey(db, caller.tenantId, caller, {
       userId: caller.userId,
       environment: body.environment,
       scopes: [...new Set(body.scopes)],

@@ -17,7 +17,7 @@ export default http({
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, caller, db, redis }) {
-    const revoked = await revokeApiKey(db, caller.tenantId, params.id);
+    const revoked = await revokeApiKey(db, caller.tenantId, caller, params.id);
     if (!revoked) throw new Refusal("NOT_FOUND", { message: "There is no such key." });
     await forgetKey(redis, revoked.hash).catch((cause: unknown) => {
       throw new Refusal("SERVICE_UNAVAILABLE", {

@@ -5,6 +5,7 @@ import * as v from "valibot";
 import type { TenantDb } from "../db/database.ts";
 import { type KeyId, newId, publicId, type TenantId, type UserId } from "../ids.ts";
 import { type MintedKey, mintApiKey } from "./api-key.ts";
+import { type AuditActor, recordAudit } from "./audit-log.ts";
 import { type Caller, Environment, Scope } from "./caller.ts";
 
 const Row = v.object({
@@ -60,10 +61,10 @@ export interface NewApiKey {
   expiresAt: Date | null;
 }
 
-export async function createApiKey(db: TenantDb, tenantId: TenantId, key: NewApiKey): Promise<{ row: KeyRow; minted: MintedKey }> {
+export async function createApiKey(db: TenantDb, tenantId: TenantId, actor: AuditActor, key: NewApiKey): Promise<{ row: KeyRow; minted: MintedKey }> {
   const minted = mintApiKey(key.environment);
-  const row = await db.tenant(tenantId, (tx) =>
-    tx
+  return db.tenant(tenantId, async (tx) => {
+    const row = await tx
       .insertInto("api_keys")
       .values({
         id: newId("key"),
@@ -80,9 +81,17 @@ export async function createApiKey(db: TenantDb, tenantId: TenantId, key: NewApi
         last_used_at: null,
       })
       .returning(COLUMNS)
-      .executeTakeFirstOrThrow(),
-  );
-  return { row: v.parse(Row, row), minted };
+      .executeTakeFirstOrThrow();
+    const made = { row: v.parse(Row, row), minted };
+    await recordAudit(tx, tenantId, {
+      actor,
+      action: "key.created",
+      targetType: "key",
+      targetId: publicId("key", made.row.id),
+      details: { environment: key.environment, scopes: key.scopes, user: key.userId && publicId("user", key.userId) },
+    });
+    return made;
+  });
 }
 
 export async function listApiKeys(db: TenantDb, tenantId: TenantId, before: string | null, limit: number): Promise<KeyRow[]> {
@@ -97,17 +106,21 @@ export async function listApiKeys(db: TenantDb, tenantId: TenantId, before: stri
 }
 
 /** Revokes; a key that is revoked already stays as it is. The hash is for the cache; null when the tenant has no such key. */
-export async function revokeApiKey(db: TenantDb, tenantId: TenantId, id: KeyId): Promise<{ hash: string } | null> {
-  const row = await db.tenant(tenantId, (tx) =>
-    tx
+export async function revokeApiKey(db: TenantDb, tenantId: TenantId, actor: AuditActor, id: KeyId): Promise<{ hash: string } | null> {
+  return db.tenant(tenantId, async (tx) => {
+    const ofTenant = tx.selectFrom("api_keys").select("key_hash").where("tenant_id", "=", tenantId).where("id", "=", id);
+    const revoked = await tx
       .updateTable("api_keys")
-      .set({ revoked_at: sql<Date>`coalesce(revoked_at, now())` })
+      .set({ revoked_at: sql<Date>`now()` })
       .where("tenant_id", "=", tenantId)
       .where("id", "=", id)
+      .where("revoked_at", "is", null)
       .returning("key_hash")
-      .executeTakeFirst(),
-  );
-  return row ? { hash: row.key_hash } : null;
+      .executeTakeFirst();
+    if (revoked) await recordAudit(tx, tenantId, { actor, action: "key.revoked", targetType: "key", targetId: publicId("key", id) });
+    const row = revoked ?? (await ofTenant.executeTakeFirst());
+    return row ? { hash: row.key_hash } : null;
+  });
 }
 
 /**
@@ -119,7 +132,7 @@ export async function rotateApiKey(
   tenantId: TenantId,
   id: KeyId,
   graceSec: number,
-  own: Pick<Caller, "scopes" | "environment">,
+  own: Pick<Caller, "keyId" | "userId" | "scopes" | "environment">,
 ): Promise<{ row: KeyRow; minted: MintedKey; oldHash: string; oldKeyEnds: Date } | "over" | "excess" | null> {
   return db.tenant(tenantId, async (tx) => {
     const old = await tx
@@ -161,6 +174,13 @@ export async function rotateApiKey(
       .where("tenant_id", "=", tenantId)
       .returning("expires_at")
       .executeTakeFirstOrThrow();
+    await recordAudit(tx, tenantId, {
+      actor: own,
+      action: "key.rotated",
+      targetType: "key",
+      targetId: publicId("key", id),
+      details: { successor: publicId("key", next.id), grace_seconds: graceSec },
+    });
     return { row: next, minted, oldHash: old.key_hash, oldKeyEnds: ended.expires_at ?? new Date() };
   });
 }

@@ -11,6 +11,8 @@ export const SCOPES = [
   "billing:read",
   "billing:admin",
   "keys:admin",
+  "users:admin",
+  "audit:read",
   "webhooks:admin",
   "knowledge:read",
   "knowledge:write",

@@ -125,5 +125,19 @@ export interface Tables {
     sla_due_at: NullableTimestamp;
   };
   ticket_events: { id: string; tenant_id: string; number: number; type: string; data: Json; task_id: string; at: Timestamp };
+  /** Number, time and hashes are made by the database. */
+  audit_log: {
+    tenant_id: string;
+    seq: ColumnType<string, never, never>;
+    at: ColumnType<Date, never, never>;
+    actor: string;
+    key_ref: string | null;
+    action: string;
+    target_type: string;
+    target_id: string;
+    details: Json;
+    prev_hash: ColumnType<Buffer, never, never>;
+    hash: ColumnType<Buffer, never, never>;
+  };
   artifact_uploads: { artifact_id: string; tenant_id: string; task_id: string; bytes: Buffer };
 }

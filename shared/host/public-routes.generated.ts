@@ -7,6 +7,7 @@ export const PUBLIC_ROUTES: readonly string[] = [
   "GET /docs",
   "GET /openapi.json",
   "GET /v1/api-keys",
+  "GET /v1/audit",
   "GET /v1/gdpr/erasure-requests/{id}",
   "GET /v1/gdpr/export",
   "GET /v1/knowledge",

@@ -187,6 +187,9 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
     ],
   },
   plugin_capabilities: { free: ["plugin_version_id", "position", "capability", "model", "embedding"] },
+  // Who did it stands there by id, and the chain allows no change: it holds nothing that somebody wrote.
+  audit_log: { free: ["tenant_id", "seq", "at", "actor", "key_ref", "action", "target_type", "target_id", "details", "prev_hash", "hash"] },
+  audit_heads: { free: ["tenant_id", "seq", "hash"] },
   registry_state: { free: ["singleton", "generation"] },
   envelope_schemas: { free: ["version", "message", "is_current", "schema", "updated_at"] },
   erasure_requests: {

@@ -16,6 +16,7 @@ beforeAll(async () => {
   for (const tenant of [own, foreign]) {
     for (let i = 0; i < 3; i++) {
       await tenant.mintKey();
+      await tenant.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] });
       await tenant.api("POST", "/v1/tasks", { command: `number ${i}`, plugin: "echo" });
       await tenant.api("POST", "/v1/knowledge", { content: `Passage number ${i}.` });
     }

@@ -59,6 +59,7 @@ const CALLS: Record<string, (() => Promise<ApiAnswer>)[]> = {
     async () => own.api("POST", `/v1/api-keys/${await otherKey()}/rotate`, {}),
     async () => own.api("POST", `/v1/api-keys/${await otherKey()}/rotate`, { grace_seconds: 0 }),
   ],
+  "audit-list": [() => own.api("GET", "/v1/audit"), () => own.api("GET", "/v1/audit?limit=1&action=key.created&from=2026-01-01T00:00:00Z&to=2999-01-01T00:00:00Z")],
   "plugin-config-get": [() => own.api("GET", "/v1/plugins/echo/config")],
   "plugin-config-put": [() => own.api("PUT", "/v1/plugins/echo/config", { config: { a: 1 } })],
   "secret-put": [() => setSecret(), () => setSecret()],
