@@ -44,10 +44,18 @@ CREATE TABLE erasure_items (
 );
 CREATE INDEX erasure_items_of_tenant ON erasure_items (tenant_id);
 
+-- Users who were removed and not erased: what they did is still there, and may be asked for.
+CREATE TABLE removed_users (
+  tenant_id uuid NOT NULL,
+  user_id uuid NOT NULL,
+  removed_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, user_id)
+);
+
 DO $$
 DECLARE t text;
 BEGIN
-  FOREACH t IN ARRAY ARRAY['erasure_requests', 'erasure_items'] LOOP
+  FOREACH t IN ARRAY ARRAY['erasure_requests', 'erasure_items', 'removed_users'] LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format('CREATE POLICY own_tenant ON %I TO aau_app USING (tenant_id = (SELECT app_tenant())) WITH CHECK (tenant_id = (SELECT app_tenant()))', t);
@@ -58,6 +66,16 @@ END $$;
 GRANT SELECT, INSERT, UPDATE ON erasure_requests TO aau_app, aau_platform;
 GRANT SELECT ON erasure_items TO aau_app;
 GRANT SELECT, INSERT, DELETE ON erasure_items TO aau_platform;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON removed_users TO aau_app, aau_platform;
+
+CREATE FUNCTION note_removed_user() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO removed_users (tenant_id, user_id) SELECT OLD.tenant_id, OLD.id
+    WHERE NOT EXISTS (SELECT FROM erasure_requests e WHERE e.user_id = OLD.id) ON CONFLICT DO NOTHING;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER note_removed_user AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION note_removed_user();
 
 CREATE FUNCTION erasure_subject(p_owner_tenant uuid, p_user uuid) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
   AS $$ SELECT encode(sha256(convert_to(p_owner_tenant || '/' || p_user, 'UTF8')), 'hex') $$;

@@ -3,7 +3,7 @@ import * as v from "valibot";
 import { Refusal } from "../../shared/errors.ts";
 import { http } from "../../shared/host/declare.ts";
 import { idParam, publicId } from "../../shared/ids.ts";
-import { exportUser, userExists } from "../../shared/privacy/export-user.ts";
+import { exportUser, noteExport } from "../../shared/privacy/export-user.ts";
 import { GUARD, mayActFor } from "../../shared/privacy/may-act-for.ts";
 
 /** Everything that is known of a user, as one JSON document. */
@@ -22,7 +22,7 @@ export default http({
 
   async handle({ query, caller, db, clock }) {
     mayActFor(caller, query.user_id);
-    if (!(await userExists(db, caller.tenantId, query.user_id))) throw new Refusal("NOT_FOUND", { message: "There is no such user." });
+    if (!(await noteExport(db, caller.tenantId, query.user_id, caller))) throw new Refusal("NOT_FOUND", { message: "There is no such user." });
     const text = ReadableStream.from(exportUser(db, caller.tenantId, query.user_id, clock())).pipeThrough(new TextEncoderStream());
     const headers = { "content-type": "application/json; charset=utf-8", "content-disposition": `attachment; filename="${publicId("user", query.user_id)}.json"` };
     return { status: 200, raw: text, headers };

@@ -25,8 +25,8 @@ export default http({
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ body, caller, request, db, redis, ring }) {
-    const requestedBy = mayActFor(caller, body.user_id);
-    const erasure = await requestErasure(db, caller.tenantId, body.user_id, requestedBy);
+    mayActFor(caller, body.user_id);
+    const erasure = await requestErasure(db, caller.tenantId, body.user_id, caller);
     if (!erasure) throw new Refusal("NOT_FOUND", { message: "There is no such user." });
     if (erasure === "last_owner") throw new Refusal("CONFLICT", { message: "This user is the tenant's only owner: make somebody else an owner first." });
     FAILPOINT: await failpoint("erasure.after_commit");

@@ -12,7 +12,7 @@ export interface PersonalTable {
 }
 
 /** The ends of an erasure: they go with its certificate. */
-const LAST = new Set(["users", "api_keys", "erasure_requests"]);
+const LAST = new Set(["users", "removed_users", "api_keys", "erasure_requests"]);
 
 function tablesBy(by: "user" | "task"): PersonalTable[] {
   return Object.entries(TABLES).flatMap(([name, { personal }]) => (personal?.rows.by === by ? [{ name, column: personal.rows.column, personal }] : []));

@@ -1,8 +1,9 @@
 /** Statements on the ledger of erasures. Whoever works on one holds a lease on its row, and what a batch took away is counted in the batch's transaction. */
 import { sql } from "kysely";
 import * as v from "valibot";
+import { type AuditActor, recordAudit } from "../access/audit-log.ts";
 import type { PlatformDb, TenantDb, Tx } from "../db/database.ts";
-import { asId, type ErasureId, newId, type TenantId, type UserId } from "../ids.ts";
+import { asId, type ErasureId, newId, publicId, type TenantId, type UserId } from "../ids.ts";
 
 export const LEASE_MS = 60_000;
 
@@ -31,21 +32,17 @@ export interface RequestedErasure {
  * Notes the request and revokes the user's keys, in one transaction, before anything is deleted. The same user again, or at once, is the same
  * erasure, also when it is over. Null: the tenant has no such user and had none that was erased.
  */
-export async function requestErasure(
-  db: TenantDb,
-  tenantId: TenantId,
-  userId: UserId,
-  requestedBy: "user" | "tenant",
-  alongside: (tx: Tx, id: ErasureId) => Promise<void> = async () => {},
-): Promise<RequestedErasure | "last_owner" | null> {
+export async function requestErasure(db: TenantDb, tenantId: TenantId, userId: UserId, actor: AuditActor): Promise<RequestedErasure | "last_owner" | null> {
   return db.tenant(tenantId, async (tx) => {
     // The lock makes a second request wait for the first, and the end of an erasure for both.
     const user = await tx.selectFrom("users").select("role").where("tenant_id", "=", tenantId).where("id", "=", userId).forUpdate().executeTakeFirst();
     const known = await sql`SELECT ${COLUMNS} FROM erasure_requests WHERE tenant_id = ${tenantId} AND subject_sha256 = erasure_subject(${tenantId}, ${userId})`.execute(tx);
     const existing = known.rows[0] === undefined ? null : v.parse(Row, known.rows[0]);
-    if (existing && (existing.state !== "completed" || !user)) return { id: asId("erasure", existing.id), row: existing, keyHashes: [] };
-    if (!user) return null;
-    if (user.role === "owner" && (await isOnlyOwner(tx, tenantId, userId))) return "last_owner";
+    const isKnown = user !== undefined || (await wasRemoved(tx, tenantId, userId));
+    if (existing && (existing.state !== "completed" || !isKnown)) return { id: asId("erasure", existing.id), row: existing, keyHashes: [] };
+    if (!isKnown) return null;
+    if (user?.role === "owner" && (await isOnlyOwner(tx, tenantId, userId))) return "last_owner";
+    const requestedBy = typeof actor === "object" && actor.userId === userId ? "user" : "tenant";
     const made = await sql`INSERT INTO erasure_requests (id, tenant_id, subject_sha256, user_id, requested_by)
       VALUES (${newId("erasure")}, ${tenantId}, erasure_subject(${tenantId}, ${userId}), ${userId}, ${requestedBy})
       ON CONFLICT (tenant_id, subject_sha256) DO UPDATE SET ${REOPENED}
@@ -53,9 +50,15 @@ export async function requestErasure(
     const row = v.parse(Row, made.rows[0]);
     const id = asId("erasure", row.id);
     const keyHashes = await revokeKeys(tx, tenantId, userId);
-    await alongside(tx, id);
+    await recordAudit(tx, tenantId, { actor, action: "erasure.requested", targetType: "erasure", targetId: publicId("erasure", id) });
     return { id, row, keyHashes };
   });
+}
+
+/** Removed, not erased: what the user did is still there. */
+export async function wasRemoved(tx: Tx, tenantId: TenantId, userId: UserId): Promise<boolean> {
+  const found = await sql`SELECT 1 FROM removed_users WHERE tenant_id = ${tenantId} AND user_id = ${userId}`.execute(tx);
+  return found.rows.length > 0;
 }
 
 /** Somebody who was erased is there again, from an old backup. */
@@ -170,18 +173,19 @@ export async function putOffErasure(db: PlatformDb, claim: ErasureClaim, delayMs
  * The last transaction: the user's row with the keys, the list of what was the subject's, the pseudonym and the user's id in the ledger all go, and
  * the certificate is there.
  */
-export async function completeErasure(db: PlatformDb, claim: ErasureClaim, searched: readonly string[], alongside: (tx: Tx) => Promise<void> = async () => {}): Promise<void> {
+export async function completeErasure(db: PlatformDb, claim: ErasureClaim, searched: readonly string[]): Promise<void> {
   await db.platform(async (tx) => {
     // In the order in which a request locks them.
     await tx.selectFrom("users").select("id").where("tenant_id", "=", claim.tenantId).where("id", "=", claim.userId).forUpdate().execute();
     const keys = await tx.deleteFrom("api_keys").where("tenant_id", "=", claim.tenantId).where("user_id", "=", claim.userId).executeTakeFirst();
     const users = await tx.deleteFrom("users").where("tenant_id", "=", claim.tenantId).where("id", "=", claim.userId).executeTakeFirst();
+    await sql`DELETE FROM removed_users WHERE tenant_id = ${claim.tenantId} AND user_id = ${claim.userId}`.execute(tx);
     await noteErased(tx, claim, { api_keys: Number(keys.numDeletedRows), users: Number(users.numDeletedRows) });
     await sql`DELETE FROM erasure_items WHERE erasure_id = ${claim.id}`.execute(tx);
     await sql`UPDATE erasure_requests SET state = 'completed', user_id = NULL, pseudonym = NULL, lease_token = NULL, lease_until = NULL, completed_at = now(),
         certificate = jsonb_build_object('subject_sha256', subject_sha256, 'verified_at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'searched', ${JSON.stringify(searched)}::jsonb)
       WHERE id = ${claim.id}`.execute(tx);
-    await alongside(tx);
+    await recordAudit(tx, claim.tenantId, { actor: "platform:user-erase", action: "erasure.completed", targetType: "erasure", targetId: publicId("erasure", claim.id) });
   });
 }
 
@@ -195,9 +199,11 @@ export async function takeDueErasures(db: Pick<PlatformDb, "call">, limit: numbe
 /** Opens an erasure again for everybody of these digests who is there: their data came back with a backup. How many that were. */
 export async function reopenErasures(db: PlatformDb, tenantId: TenantId, subjects: readonly string[]): Promise<number> {
   return db.platform(async (tx) => {
+    await sql`SELECT FROM users WHERE tenant_id = ${tenantId} AND erasure_subject(tenant_id, id) = ANY (${subjects}::text[]) ORDER BY id FOR UPDATE`.execute(tx);
     const back = await sql<{
       id: string;
-    }>`SELECT id FROM users WHERE tenant_id = ${tenantId} AND erasure_subject(tenant_id, id) = ANY (${subjects}::text[]) ORDER BY id FOR UPDATE`.execute(tx);
+    }>`SELECT id FROM (SELECT id FROM users WHERE tenant_id = ${tenantId} UNION SELECT user_id FROM removed_users WHERE tenant_id = ${tenantId}) known
+      WHERE erasure_subject(${tenantId}, id) = ANY (${subjects}::text[]) ORDER BY id`.execute(tx);
     let count = 0;
     for (const { id } of back.rows) {
       const made = await sql`INSERT INTO erasure_requests AS e (id, tenant_id, subject_sha256, user_id, requested_by)

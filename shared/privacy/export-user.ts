@@ -3,9 +3,11 @@
  * at a time. Files are named with the address that serves them.
  */
 import { sql } from "kysely";
+import { type AuditActor, recordAudit } from "../access/audit-log.ts";
 import type { TenantDb, Tx } from "../db/database.ts";
 import { publicId, type TenantId, type UserId } from "../ids.ts";
 import { childrenOf, type PersonalTable, TASK_TABLES, USER_TABLES } from "./erase-rows.ts";
+import { wasRemoved } from "./erasure-ledger.ts";
 import { TABLES } from "./personal-data.ts";
 
 /** Each may hold 8 MiB of attachments. */
@@ -15,10 +17,14 @@ const FIRST = "00000000-0000-0000-0000-000000000000";
 
 type Row = Record<string, unknown>;
 
-/** True when the tenant has this user. */
-export async function userExists(db: TenantDb, tenantId: TenantId, userId: UserId): Promise<boolean> {
-  const row = await db.tenant(tenantId, (tx) => tx.selectFrom("users").select("id").where("tenant_id", "=", tenantId).where("id", "=", userId).executeTakeFirst());
-  return row !== undefined;
+/** Notes that somebody takes a user's data. False: the tenant has no such user. */
+export async function noteExport(db: TenantDb, tenantId: TenantId, userId: UserId, actor: AuditActor): Promise<boolean> {
+  return db.tenant(tenantId, async (tx) => {
+    const row = await tx.selectFrom("users").select("id").where("tenant_id", "=", tenantId).where("id", "=", userId).executeTakeFirst();
+    const isKnown = row !== undefined || (await wasRemoved(tx, tenantId, userId));
+    if (isKnown) await recordAudit(tx, tenantId, { actor, action: "data.exported", targetType: "user", targetId: publicId("user", userId) });
+    return isKnown;
+  });
 }
 
 export async function* exportUser(db: TenantDb, tenantId: TenantId, userId: UserId, now: Date): AsyncGenerator<string> {

@@ -5,8 +5,8 @@ import type { UserId } from "../ids.ts";
 
 export const GUARD = "Needs a live key of the user themself, or one with the scope `privacy:admin`.";
 
-export function mayActFor(caller: Caller, userId: UserId): "user" | "tenant" {
-  if (caller.environment === "live" && caller.userId === userId) return "user";
-  if (caller.environment === "live" && caller.scopes.includes("privacy:admin")) return "tenant";
+/** @throws Refusal FORBIDDEN_SCOPE */
+export function mayActFor(caller: Caller, userId: UserId): void {
+  if (caller.environment === "live" && (caller.userId === userId || caller.scopes.includes("privacy:admin"))) return;
   throw new Refusal("FORBIDDEN_SCOPE", { message: GUARD, details: { required_scope: "privacy:admin" } });
 }

@@ -192,6 +192,10 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
   audit_heads: { free: ["tenant_id", "seq", "hash"] },
   registry_state: { free: ["singleton", "generation"] },
   envelope_schemas: { free: ["version", "message", "is_current", "schema", "updated_at"] },
+  removed_users: {
+    personal: { rows: { by: "user", column: "user_id" }, erasure: "deleted", exported: false, kept: "until the user is erased", columns: gone("user_id") },
+    free: ["tenant_id", "removed_at"],
+  },
   erasure_requests: {
     personal: {
       rows: { by: "user", column: "user_id" },

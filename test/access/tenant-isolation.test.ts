@@ -58,6 +58,7 @@ async function plantRows(tenantId: TenantId): Promise<void> {
   );
   const erasure = newId("erasure");
   await admin.query("INSERT INTO erasure_requests (id, tenant_id, subject_sha256, user_id, requested_by) VALUES ($1, $2, 'x', $3, 'user')", [erasure, tenantId, newId("user")]);
+  await admin.query("INSERT INTO removed_users (tenant_id, user_id) VALUES ($1, $2)", [tenantId, newId("user")]);
   await admin.query("INSERT INTO erasure_items (erasure_id, tenant_id, kind, item_id) VALUES ($1, $2, 'task', $3)", [erasure, tenantId, newId("task")]);
   await admin.query("INSERT INTO ticket_events (tenant_id, number, type, task_id) VALUES ($1, 1, 'created', $2)", [tenantId, ownersTask]);
 }

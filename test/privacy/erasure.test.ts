@@ -1,6 +1,7 @@
 import { Redis } from "ioredis";
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import { replay } from "../../scripts/erasure-replay.ts";
 import { createApiKey } from "../../shared/access/api-keys.ts";
 import { SCOPES } from "../../shared/access/caller.ts";
 import { asId, type ErasureId, newId, parseId, publicId, type UserId } from "../../shared/ids.ts";
@@ -87,7 +88,7 @@ const OF_A_LITTLE = {
 };
 
 async function requested(tenant: TestTenant, { userId }: Person): Promise<ErasureId> {
-  const made = await requestErasure(platform.db, tenant.tenantId, userId, "tenant");
+  const made = await requestErasure(platform.db, tenant.tenantId, userId, "operator");
   if (!made || made === "last_owner") throw new Error("not requested");
   return made.id;
 }
@@ -325,7 +326,7 @@ describe("an erasure", () => {
        ${tables.map((name) => `INSERT INTO public.${name} OVERRIDING SYSTEM VALUE SELECT * FROM backup.${name};`).join("\n")} COMMIT; DROP SCHEMA backup CASCADE;`,
     );
     expect((await admin.query("SELECT 1 FROM users WHERE id = $1", [person.userId])).rows).toHaveLength(1);
-    await platform.runCron("retention-purge");
+    expect((await replay(platform.env)).reopened).toBe(1);
     await platform.runCron("retention-purge");
     const again = await admin.query<{ id: string }>("SELECT id FROM erasure_requests WHERE user_id = $1 AND requested_by = 'restore'", [person.userId]);
     expect(again.rows).toHaveLength(1);
@@ -334,10 +335,29 @@ describe("an erasure", () => {
     expect((await admin.query("SELECT 1 FROM users WHERE id = $1", [person.userId])).rows).toEqual([]);
   });
 
+  it("reaches a user who was removed before", async () => {
+    const tenant = await platform.tenant();
+    const person = await personOf(tenant);
+    await liveALittle(tenant, person);
+    await platform.db.platform((tx) => tx.deleteFrom("users").where("id", "=", person.userId).execute());
+    const asked = await tenant.api("POST", "/v1/gdpr/erasure-request", { user_id: publicId("user", person.userId) });
+    const counts = await finishErasure(platform, parseId("erasure", asked.body.erasure_id) ?? newId("erasure"));
+    // The rest went with the user's row.
+    expect(counts).toMatchObject({ tasks: 5, artifacts: 1, tickets: 1, execution_events: 5 });
+    expect((await admin.query("SELECT 1 FROM removed_users WHERE tenant_id = $1", [tenant.tenantId])).rows).toEqual([]);
+    expectRefusal(await tenant.api("GET", `/v1/gdpr/export?user_id=${publicId("user", person.userId)}`), "NOT_FOUND");
+  });
+
   it("does not take what a key of a service account did", async () => {
     const tenant = await platform.tenant();
     const person = await personOf(tenant);
-    const { minted } = await createApiKey(platform.db, tenant.tenantId, { userId: null, environment: "live", scopes: ["tasks:write"], description: "", expiresAt: null });
+    const { minted } = await createApiKey(platform.db, tenant.tenantId, "operator", {
+      userId: null,
+      environment: "live",
+      scopes: ["tasks:write"],
+      description: "",
+      expiresAt: null,
+    });
     const { body } = await submit({ userId: person.userId, key: minted.plaintext }, { command: "of a machine", plugin: "echo" });
     await finishErasure(platform, await requested(tenant, person));
     expect((await tenant.api("GET", `/v1/tasks/${body.task_id}`)).body).toMatchObject({ result: "of a machine" });

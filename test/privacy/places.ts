@@ -72,7 +72,7 @@ export async function searchStorage(platform: TestPlatform, text: string): Promi
   let count = 0;
   for (let after: string | null = null; ; ) {
     const page: string[] = (await store.list("", after)).map(({ key }) => key);
-    for (const key of page) if (key.includes(text) || Buffer.from((await store.get(key)) ?? []).includes(text)) count += 1;
+    for (const key of page) if (key.includes(text) || Buffer.from((await store.get(key)) ?? new Uint8Array()).includes(text)) count += 1;
     after = page.at(-1) ?? null;
     if (after === null) break;
   }
