@@ -17,14 +17,16 @@ module.exports = {
     {
       name: "domain-does-not-know-the-host",
       severity: "error",
-      from: { path: "^shared/(tasks|routing|planning|execution|registry|access|metering|conversations|knowledge|tickets|privacy|db|redis|storage|models|telemetry|[^/]+\\.ts$)" },
+      from: {
+        path: "^shared/(tasks|routing|planning|execution|registry|access|metering|conversations|knowledge|tickets|privacy|webhooks|egress|db|redis|storage|models|telemetry|[^/]+\\.ts$)",
+      },
       to: { path: "^shared/host/" },
     },
     {
       name: "resources-know-no-business",
       severity: "error",
       from: { path: "^shared/(db|redis|storage|models)/" },
-      to: { path: "^shared/(tasks|routing|planning|execution|registry|access|metering|conversations|knowledge|tickets|privacy)/", dependencyTypesNot: ["type-only"] },
+      to: { path: "^shared/(tasks|routing|planning|execution|registry|access|metering|conversations|knowledge|tickets|privacy|webhooks)/", dependencyTypesNot: ["type-only"] },
     },
     { name: "vocabulary-stands-below-all", severity: "error", from: { path: "^shared/[^/]+\\.ts$" }, to: { path: "^shared/[^/]+/", pathNot: "^shared/sdk/" } },
     { name: "no-dev-dependency-in-production", severity: "error", from: { path: "^(functions|shared)/" }, to: { dependencyTypes: ["npm-dev"], dependencyTypesNot: ["type-only"] } },

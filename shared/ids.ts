@@ -22,6 +22,9 @@ const PREFIX = {
   request: "req",
   document: "doc",
   erasure: "era",
+  webhook: "whk",
+  delivery: "del",
+  event: "evt",
 } as const;
 export type IdKind = keyof typeof PREFIX;
 export type TaskId = Id<"task">;
@@ -30,6 +33,7 @@ export type UserId = Id<"user">;
 export type KeyId = Id<"key">;
 export type DocumentId = Id<"document">;
 export type ErasureId = Id<"erasure">;
+export type WebhookId = Id<"webhook">;
 
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;

@@ -125,6 +125,44 @@ export interface Tables {
     sla_due_at: NullableTimestamp;
   };
   ticket_events: { id: string; tenant_id: string; number: number; type: string; data: Json; task_id: string; at: Timestamp };
+  webhooks: {
+    id: string;
+    tenant_id: string;
+    url: string;
+    description: Generated<string>;
+    events: string[];
+    status: Generated<string>;
+    disabled_reason: string | null;
+    disabled_at: NullableTimestamp;
+    secret: Buffer;
+    secret_key_id: string;
+    previous_secret: Buffer | null;
+    previous_secret_key_id: string | null;
+    previous_secret_until: NullableTimestamp;
+    failures: Generated<number>;
+    failing_since: NullableTimestamp;
+    resume_at: NullableTimestamp;
+    last_success_at: NullableTimestamp;
+    created_at: Generated<Timestamp>;
+    updated_at: Generated<Timestamp>;
+  };
+  webhook_deliveries: {
+    id: string;
+    webhook_id: string;
+    tenant_id: string;
+    type: string;
+    event_key: string;
+    task_id: string | null;
+    data: Json;
+    status: string;
+    attempts: Generated<number>;
+    tries: Generated<number>;
+    next_attempt_at: Generated<Timestamp>;
+    lease_until: NullableTimestamp;
+    created_at: Generated<Timestamp>;
+    finished_at: NullableTimestamp;
+  };
+  webhook_attempts: { delivery_id: string; attempt: number; tenant_id: string; at: Timestamp; status: number | null; ms: number; error: string | null; answer: string | null };
   /** Number, time and hashes are made by the database. */
   audit_log: {
     tenant_id: string;

@@ -178,6 +178,23 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
   tenant_plugin_config: { organisation: ["config"], free: ["id", "tenant_id", "plugin_id", "updated_at", "version"] },
   // Sealed: nobody reads it here, so nobody can search it either.
   tenant_secrets: { organisation: ["secret_value"], free: ["id", "tenant_id", "plugin_name", "secret_name", "key_id", "created_at", "updated_at"] },
+  // Sealed as above.
+  webhooks: {
+    organisation: ["url", "description", "secret", "previous_secret"],
+    free: [
+      ...["id", "tenant_id", "events", "status", "disabled_reason", "disabled_at", "secret_key_id", "previous_secret_key_id", "previous_secret_until", "failures"],
+      ...["failing_since", "resume_at", "last_success_at", "next_ring_at", "created_at", "updated_at"],
+    ],
+  },
+  // The body is made from the task's row when it is sent; what the endpoint answered may quote it.
+  webhook_deliveries: {
+    personal: { rows: ofTask, erasure: "deleted", exported: false, kept: "30 days", columns: gone("event_key", "data") },
+    free: [...["id", "webhook_id", "tenant_id", "type", "task_id", "status", "attempts", "tries", "next_attempt_at", "lease_token", "lease_until", "created_at", "finished_at"]],
+  },
+  webhook_attempts: {
+    personal: { rows: { by: "parent", table: "webhook_deliveries", column: "delivery_id" }, erasure: "deleted", exported: false, kept: "30 days", columns: gone("answer") },
+    free: ["delivery_id", "attempt", "tenant_id", "at", "status", "ms", "error"],
+  },
   subscriptions: { free: ["id", "tenant_id", "plugin_id", "tier", "quota_limit", "overage_enabled", "started_at", "ended_at"] },
   usage_periods: { free: ["tenant_id", "plugin_name", "environment", "period_start", "used", "reserved"] },
   plugins: { free: ["id", "name", "category", "owner_type", "status", "deprecated_at", "sunset_at", "created_at"] },

@@ -61,6 +61,14 @@ async function plantRows(tenantId: TenantId): Promise<void> {
   await admin.query("INSERT INTO removed_users (tenant_id, user_id) VALUES ($1, $2)", [tenantId, newId("user")]);
   await admin.query("INSERT INTO erasure_items (erasure_id, tenant_id, kind, item_id) VALUES ($1, $2, 'task', $3)", [erasure, tenantId, newId("task")]);
   await admin.query("INSERT INTO ticket_events (tenant_id, number, type, task_id) VALUES ($1, 1, 'created', $2)", [tenantId, ownersTask]);
+  await admin.query("INSERT INTO webhooks (id, tenant_id, url, events, secret, secret_key_id) VALUES ($1, $2, 'https://example.com', '{quota.warning}', '', 'k1')", [
+    newId("webhook"),
+    tenantId,
+  ]);
+  await admin.query("SELECT enqueue_webhook_event($1, 'quota.warning', 'mine', '{}')", [tenantId]);
+  await admin.query("INSERT INTO webhook_attempts (delivery_id, attempt, tenant_id, at, ms) SELECT id, 1, tenant_id, now(), 1 FROM webhook_deliveries WHERE tenant_id = $1", [
+    tenantId,
+  ]);
 }
 
 async function tenantTables(): Promise<string[]> {
