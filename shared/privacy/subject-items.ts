@@ -13,9 +13,9 @@ export async function listSubject(db: PlatformDb, claim: ErasureClaim): Promise<
   for await (const own of ownTasks(db, claim)) {
     await eraseBatch(db, claim, async (tx) => {
       await sql`INSERT INTO erasure_items (erasure_id, tenant_id, kind, item_id)
-        SELECT ${claim.id}, ${claim.tenantId}, 'task', t.id FROM tasks t WHERE t.id = ANY (${own}::uuid[])
+        SELECT ${claim.id}::uuid, ${claim.tenantId}::uuid, 'task', t.id FROM tasks t WHERE t.id = ANY (${own}::uuid[])
         -- Of a conversation that was never begun there may still be an entry in a cache.
-        UNION SELECT ${claim.id}, ${claim.tenantId}, 'conversation', conversation_uuid(t.tenant_id, t.user_id, t.conversation_id)
+        UNION SELECT ${claim.id}::uuid, ${claim.tenantId}::uuid, 'conversation', conversation_uuid(t.tenant_id, t.user_id, t.conversation_id)
           FROM tasks t WHERE t.id = ANY (${own}::uuid[]) AND t.conversation_id IS NOT NULL
         ON CONFLICT DO NOTHING`.execute(tx);
       return { result: undefined };
@@ -23,7 +23,7 @@ export async function listSubject(db: PlatformDb, claim: ErasureClaim): Promise<
   }
   await eraseBatch(db, claim, async (tx) => {
     await sql`INSERT INTO erasure_items (erasure_id, tenant_id, kind, item_id)
-      SELECT ${claim.id}, ${claim.tenantId}, 'conversation', c.id FROM conversations c WHERE c.tenant_id = ${claim.tenantId} AND c.user_id = ${claim.userId} ON CONFLICT DO NOTHING`.execute(
+      SELECT ${claim.id}::uuid, ${claim.tenantId}::uuid, 'conversation', c.id FROM conversations c WHERE c.tenant_id = ${claim.tenantId} AND c.user_id = ${claim.userId} ON CONFLICT DO NOTHING`.execute(
       tx,
     );
     return { result: undefined };

@@ -5,6 +5,7 @@ import { replay } from "../../scripts/erasure-replay.ts";
 import { createApiKey } from "../../shared/access/api-keys.ts";
 import { SCOPES } from "../../shared/access/caller.ts";
 import { asId, type ErasureId, newId, parseId, publicId, type UserId } from "../../shared/ids.ts";
+import { TASK_TABLES, USER_TABLES } from "../../shared/privacy/erase-rows.ts";
 import { type Eraser, eraseUser } from "../../shared/privacy/erase-user.ts";
 import { requestErasure } from "../../shared/privacy/erasure-ledger.ts";
 import { admitTask } from "../../shared/tasks/admit-task.ts";
@@ -211,13 +212,8 @@ describe("an erasure", () => {
       await eraseUser({ ...parts, db: mortal(parts.db, life) }, id, AbortSignal.timeout(20_000)).catch(() => {});
       parts.close();
     }
-    expect([...visited]).toEqual(
-      [
-        ...["after_block", "after_cancel", "after_caches", "after_conversations", "after_object", "after_artifacts"],
-        ...["after_task_steps", "after_task_events", "after_llm_calls", "after_idempotency_keys", "after_tickets", "after_ticket_events", "after_execution_events", "after_tasks"],
-        "after_search",
-      ].map((name) => `erase.${name}`),
-    );
+    const stores = ["caches", ...USER_TABLES.map(({ name }) => name), "object", "artifacts", ...TASK_TABLES.map(({ name }) => name).filter((name) => name !== "artifacts")];
+    expect([...visited]).toEqual(["block", "cancel", ...stores, "search"].map((name) => `erase.after_${name}`));
     expect((await stateOf(platform.db, id))?.counts).toMatchObject(OF_A_LITTLE);
   });
 
