@@ -5,6 +5,7 @@
 import { readFile, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import type { Plugin } from "esbuild";
 import * as v from "valibot";
 import { type Bundle, bundle } from "./build/bundle.ts";
 import { findTargets, type Target } from "./build/targets.ts";
@@ -25,6 +26,8 @@ export interface BuildOptions {
   root?: string;
   /** The bridge, the migrations and the local platform too; true unless said. */
   others?: boolean;
+  /** More of esbuild's plugins, for test builds. */
+  plugins?: readonly Plugin[];
 }
 
 /** Builds, and says where each bundle starts. Throws with esbuild's own explanation. */
@@ -39,6 +42,7 @@ export async function build(options: BuildOptions = {}): Promise<Bundle[]> {
     failpoints: options.failpoints ?? false,
     codeCache: options.codeCache ?? true,
     developmentPackages: await developmentPackages(),
+    plugins: options.plugins,
   });
 }
 

@@ -21,7 +21,7 @@ export default event({
   memoryMib: 512,
 
   handle({ data, signal, settings, ...resources }) {
-    const stopAfterMs = Date.now() + (TIMEOUT_SEC - HAND_OVER_SEC) * 1000;
+    const stopAfterMs = Math.floor(performance.now()) + (TIMEOUT_SEC - HAND_OVER_SEC) * 1000;
     return runTask({ ...resources, leaseMs: settings.TASK_LEASE_MS, maxCrashes: settings.MAX_CRASHES, stopAfterMs }, data.task_id, signal);
   },
 });

@@ -27,6 +27,8 @@ export interface BundleOptions {
   codeCache: boolean;
   /** Left out of the local platform's bundle, where they are never asked for. */
   developmentPackages: readonly string[];
+  /** More of esbuild's plugins, for test builds that change the code on purpose. */
+  plugins?: readonly Plugin[];
 }
 
 const CACHE_TIMEOUT_MS = 30_000;
@@ -81,7 +83,10 @@ function entries(targets: readonly Target[]): Plugin {
 }
 
 /** Bundles these at once, so that what they share is parsed once; all must be of one form. */
-async function bundleTogether(targets: readonly Target[], { outdir, failpoints, developmentPackages }: BundleOptions): Promise<Map<string, Pick<Bundle, "bytes" | "inputs">>> {
+async function bundleTogether(
+  targets: readonly Target[],
+  { outdir, failpoints, developmentPackages, plugins = [] }: BundleOptions,
+): Promise<Map<string, Pick<Bundle, "bytes" | "inputs">>> {
   const data = dataFiles();
   const isCached = targets[0]?.form === "cached";
   const shape: BuildOptions = isCached
@@ -102,7 +107,7 @@ async function bundleTogether(targets: readonly Target[], { outdir, failpoints, 
     logLevel: "silent",
     external: ["pg-native", ...(targets.some(({ functions }) => functions) ? developmentPackages : [])],
     dropLabels: failpoints ? [] : ["FAILPOINT"],
-    plugins: [entries(targets), ...targets.flatMap(knownFunctions), data.plugin],
+    plugins: [...plugins, entries(targets), ...targets.flatMap(knownFunctions), data.plugin],
   });
   const sizes = new Map<string, Pick<Bundle, "bytes" | "inputs">>();
   for (const target of targets) {

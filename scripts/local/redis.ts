@@ -4,6 +4,7 @@ import { accessSync, constants, mkdirSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { promisify } from "node:util";
 import { Redis } from "ioredis";
+import { evictionPolicy, evicts } from "../../shared/redis/eviction.ts";
 import { type Child, freePort, startChild, untilReady } from "./child.ts";
 
 const run = promisify(execFile);
@@ -38,8 +39,8 @@ export async function startRedis(dir: string, { logFile, persist = true, port }:
 /** Throws unless the server answers and keeps what it is given: evicting would drop streams. */
 export async function checkRedis(url: string): Promise<void> {
   await ping(url, async (redis) => {
-    const [, policy] = (await redis.config("GET", "maxmemory-policy").catch(() => [])) as string[];
-    if (policy?.startsWith("allkeys")) throw new Error(`Redis at REDIS_URL evicts keys (maxmemory-policy ${policy}); set noeviction or volatile-ttl.`);
+    const policy = await evictionPolicy(redis);
+    if (policy !== null) throw evicts(policy);
   });
 }
 

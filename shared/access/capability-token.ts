@@ -31,11 +31,16 @@ export type Capability = v.InferOutput<typeof Capability>;
 
 export interface CapabilitySigner {
   mint(claims: Omit<Capability, "v">): string;
-  /** The claims of a genuine, unexpired token for this audience, else null. */
+  /** The claims of a genuine token for this audience that has not expired by more than `MAX_CLOCK_SKEW_MS`, else null. */
   verify(token: string, audience: CapabilityAudience, nowMs: number): Capability | null;
 }
 
 const MAX_TOKEN_LENGTH = 4096;
+/**
+ * What the clock of the one who minted may be behind that of the one who checks. It may be long: what a capability opens, it opens under its
+ * lease, which ends on the database's clock; the expiry is the second bolt.
+ */
+export const MAX_CLOCK_SKEW_MS = 15 * 60_000;
 
 /** `secret` is the platform's CAPABILITY_KEY, at least 32 characters. */
 export function capabilitySigner(secret: string): CapabilitySigner {
@@ -60,7 +65,7 @@ export function capabilitySigner(secret: string): CapabilitySigner {
         return null;
       }
       const parsed = v.safeParse(Capability, claims);
-      if (!parsed.success || parsed.output.aud !== audience || parsed.output.exp <= nowMs) return null;
+      if (!parsed.success || parsed.output.aud !== audience || parsed.output.exp + MAX_CLOCK_SKEW_MS <= nowMs) return null;
       return parsed.output;
     },
   };

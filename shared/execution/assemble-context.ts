@@ -20,7 +20,13 @@ import { storableJson } from "./storable-json.ts";
 /** A task waits no longer than this for what it can do without. */
 const LOOKUP_MS = 2_000;
 
-export const TaskContext = v.object({ history: v.array(Turn), knowledge: v.array(KnowledgeChunk), warnings: v.array(Warning) });
+export const TaskContext = v.object({
+  history: v.array(Turn),
+  knowledge: v.array(KnowledgeChunk),
+  warnings: v.array(Warning),
+  /** Steps, with their plugin, for which it was too long: they are told less from the start in every later attempt. */
+  shortened: v.optional(v.array(v.string())),
+});
 export type TaskContext = v.InferOutput<typeof TaskContext>;
 
 const NOTHING: TaskContext = { history: [], knowledge: [], warnings: [] };
@@ -64,6 +70,26 @@ export async function loadTaskContext(reader: ContextReader, claim: Claim): Prom
   const [row] = await reader.db.call<{ kept: boolean }>("SELECT keep_task_context($1, $2, $3, $4) AS kept", [tenantId, claim.taskId, claim.leaseToken, context]);
   if (!row?.kept) throw new LeaseLost();
   return v.parse(v.pipe(v.string(), v.parseJson(), TaskContext), context);
+}
+
+export interface Shortening {
+  /** An earlier attempt found out that the whole does not fit. */
+  isKnown: boolean;
+  /** Has later attempts begin with less: what they ask a model is then what this one goes on to ask, and is paid already. */
+  keep(): Promise<void>;
+}
+
+export function shorteningOf(reader: Pick<ContextReader, "db">, claim: Claim, step: ClaimedStep, context: TaskContext): Shortening {
+  const name = `${step.id} ${step.plugin}`;
+  return {
+    isKnown: context.shortened?.includes(name) ?? false,
+    async keep() {
+      // Steps that run side by side share the context.
+      context.shortened = [...(context.shortened ?? []), name];
+      // Without it a later attempt goes the long way: it finds out anew, and pays nothing for that.
+      await reader.db.call("SELECT keep_task_context($1, $2, $3, $4)", [claim.tenantId, claim.taskId, claim.leaseToken, storableJson(context)]).catch(() => {});
+    },
+  };
 }
 
 /** The envelope's `context` for one step. Secrets are read for this moment only; without the scope `secrets:{name}` a declared name stays closed. */

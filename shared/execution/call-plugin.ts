@@ -24,8 +24,8 @@ export interface CallLimits {
   /** Ends the call at once. */
   signal: AbortSignal;
   timeoutMs: number;
-  /** The plugin stops at the next node after this. */
-  stopAfter: Date | null;
+  /** The plugin stops at the next node after so long. */
+  stopInMs: number | null;
 }
 
 /** Throws PluginFailure, PluginStopped, or the signal's reason. */
@@ -53,8 +53,8 @@ export async function callPlugin(caller: PluginCaller, claim: Claim, step: Claim
     llmToken: token("llm"),
     scopedToken: token("scoped"),
     hasModel: caller.upstream.live,
-    deadline: new Date(Date.now() + limits.timeoutMs),
-    stopAfter: limits.stopAfter,
+    timeLeftMs: limits.timeoutMs,
+    stopInMs: limits.stopInMs,
     traceparent: childOf(traceparentOf(claim.traceparent)),
     requestId: claim.requestId,
     signal: limits.signal,

@@ -2,11 +2,11 @@
 import { publicId } from "../ids.ts";
 import { ENVELOPE_VERSION, type InputEnvelope } from "../sdk/src/envelopes.ts";
 import type { StoredError } from "../tasks/task-view.ts";
-import { type ContextReader, stepContext, type TaskContext } from "./assemble-context.ts";
+import { type ContextReader, shorteningOf, stepContext, type TaskContext } from "./assemble-context.ts";
 import type { Claim, ClaimedStep } from "./claim-task.ts";
 import { ConditionError, parseCondition, type StepFacts } from "./condition.ts";
 import type { Lease } from "./lease.ts";
-import { runStep, type StepEnding, type StepRunner } from "./run-step.ts";
+import { type Prepared, runStep, type StepEnding, type StepRunner } from "./run-step.ts";
 import { type HandedOver, handOver, InputMissing } from "./step-input.ts";
 import { type StepRecord, stepRecord } from "./step-record.ts";
 import { storedOutput } from "./stored-output.ts";
@@ -28,7 +28,7 @@ export async function carryOutStep(
   stopping: AbortSignal,
 ): Promise<StepOutcome> {
   const failed = (error: StoredError): StepOutcome => ({ kind: "record", record: stepRecord(step, "failed", { error }) });
-  const due = claim.due ?? (Date.now() >= claim.deadlineAtMs ? OVERDUE : null);
+  const due = claim.due ?? (performance.now() >= claim.deadlineAtMs ? OVERDUE : null);
   if (due) return failed(due);
   let handed: HandedOver;
   try {
@@ -43,20 +43,23 @@ export async function carryOutStep(
 
   const givers = new Set(handed.attachments.map(({ origin }) => origin?.plugin ?? null));
   /** For the step's own plugin, or for one that stands in for it: each gets its own configuration and secrets. */
-  const prepare = async (which: ClaimedStep): Promise<InputEnvelope> => ({
-    task_id: publicId("task", claim.taskId),
-    task_description: `${step.command ?? claim.command}${handed.description}`,
-    envelope_version: ENVELOPE_VERSION,
-    context: await stepContext(carrier, claim, which, context),
-    metadata: {
-      source_channel: "api",
-      priority: claim.priority,
-      source_plugin: givers.size === 1 ? ([...givers][0] ?? null) : null,
-      correlation_id: claim.requestId,
-      timestamp: claim.createdAt,
-    },
-    attachments: [...claim.attachments, ...handed.attachments],
-  });
+  const prepare = async (which: ClaimedStep): Promise<Prepared> => {
+    const input: InputEnvelope = {
+      task_id: publicId("task", claim.taskId),
+      task_description: `${step.command ?? claim.command}${handed.description}`,
+      envelope_version: ENVELOPE_VERSION,
+      context: await stepContext(carrier, claim, which, context),
+      metadata: {
+        source_channel: "api",
+        priority: claim.priority,
+        source_plugin: givers.size === 1 ? ([...givers][0] ?? null) : null,
+        correlation_id: claim.requestId,
+        timestamp: claim.createdAt,
+      },
+      attachments: [...claim.attachments, ...handed.attachments],
+    };
+    return { input, shortening: shorteningOf(carrier, claim, which, context) };
+  };
 
   if (claim.steps.length > 1) lease.report("step_started", { plugin: step.plugin, version: step.version });
   const startedAt = performance.now();

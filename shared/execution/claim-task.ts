@@ -21,7 +21,7 @@ export interface Claim {
   leaseToken: string;
   attempt: number;
   handBacks: number;
-  /** On this process's clock, derived from what is left on the database's. */
+  /** On this process's monotonic clock, from what is left on the database's: the wall clocks of two machines may differ by minutes. */
   deadlineAtMs: number;
   steps: [ClaimedStep, ...ClaimedStep[]];
   /** Steps that an earlier attempt finished; they are not run again. */
@@ -105,7 +105,7 @@ export async function claimTask(
       leaseToken: row.lease_token,
       attempt: task.attempt,
       handBacks: task.hand_backs,
-      deadlineAtMs: Date.now() + task.deadline_ms,
+      deadlineAtMs: Math.floor(performance.now()) + task.deadline_ms,
       steps: [first, ...others],
       finished: row.steps,
       due: task.due,

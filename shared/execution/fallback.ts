@@ -1,4 +1,10 @@
-/** The plugin that stands in for another one, as the other's manifest names it. */
+/**
+ * The plugin that stands in for another one, as the other's manifest names it.
+ *
+ * Two books say two things of such an execution, on purpose. The meter (`execution_events`) names the plugin that ran. The quota stays with the
+ * plugin that was asked for: its execution was reserved when the task was admitted, a fallback's quota that is used up must not fail a task in
+ * the middle, and a caller who never asked for the fallback must not find its quota smaller.
+ */
 import * as v from "valibot";
 import type { TenantDb } from "../db/database.ts";
 import { Manifest } from "../sdk/src/manifest.ts";

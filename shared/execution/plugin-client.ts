@@ -40,9 +40,9 @@ export interface PluginCall {
   llmToken: string;
   scopedToken: string;
   hasModel: boolean;
-  deadline: Date;
-  /** The plugin stops at the next node after this, and says `stopped`. */
-  stopAfter: Date | null;
+  timeLeftMs: number;
+  /** The plugin stops at the next node after so long, and says `stopped`. */
+  stopInMs: number | null;
   traceparent: string;
   requestId: string;
   signal: AbortSignal;
@@ -90,8 +90,9 @@ async function* execute(agent: Agent, call: PluginCall): AsyncGenerator<Executio
         "aau-llm-token": call.llmToken,
         "aau-scoped-token": call.scopedToken,
         "aau-models": call.hasModel ? "live" : "offline",
-        "aau-deadline": call.deadline.toISOString(),
-        ...(call.stopAfter && { "aau-stop-after": call.stopAfter.toISOString() }),
+        // Spans, not instants: the clocks of two machines may differ by minutes.
+        "aau-time-left-ms": String(Math.round(call.timeLeftMs)),
+        ...(call.stopInMs !== null && { "aau-stop-in-ms": String(Math.round(call.stopInMs)) }),
         "aau-request-id": call.requestId,
         traceparent: call.traceparent,
       },

@@ -74,7 +74,7 @@ export async function runPlan(runner: PlanRunner, claim: Claim, lease: Lease, st
     for (const record of outOfReach(waiting, ended)) end(record);
     for (const step of waiting) if (ended.has(step.id)) waiting.delete(step);
     // A step that began now would have to be stopped in its first nodes.
-    const isLeaving = Date.now() >= (runner.stopAfterMs ?? Number.POSITIVE_INFINITY);
+    const isLeaving = performance.now() >= (runner.stopAfterMs ?? Number.POSITIVE_INFINITY);
     const isOpen = !isLeaving && !stop.aborted && !lease.signal.aborted;
     for (const step of waiting) {
       if (!isOpen || running.size >= MAX_AT_ONCE) break;

@@ -9,6 +9,7 @@ import { deprecationOf } from "../sdk/src/envelope-versions.ts";
 import type { InputEnvelope, OutputEnvelope, Warning } from "../sdk/src/envelopes.ts";
 import type { StoredError } from "../tasks/task-view.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
+import type { Shortening } from "./assemble-context.ts";
 import { callPlugin, type PluginCaller, PluginStopped } from "./call-plugin.ts";
 import { askCircuit, type Permit, tellCircuit, type Verdict } from "./circuit-breaker.ts";
 import type { Claim, ClaimedStep } from "./claim-task.ts";
@@ -23,7 +24,7 @@ export interface StepRunner extends PluginCaller {
   db: TenantDb;
   redis: Redis;
   telemetry: Pick<Telemetry, "circuitSeen">;
-  /** Milliseconds since the epoch: after this the work has to go on in another instance, since this one's request ends. */
+  /** On the monotonic clock: after this the work has to go on in another instance, since this one's request ends. */
   stopAfterMs?: number;
 }
 
@@ -35,7 +36,11 @@ export type StepEnding =
   | { kind: "lost" }
   | { kind: "hand_back"; delayMs: number; reason: string };
 
-export type Prepare = (step: ClaimedStep) => Promise<InputEnvelope>;
+export interface Prepared {
+  input: InputEnvelope;
+  shortening: Shortening;
+}
+export type Prepare = (step: ClaimedStep) => Promise<Prepared>;
 
 /** Longer waits are spent in the queue. */
 const MAX_WAIT_HERE_MS = 10_000;
@@ -47,6 +52,8 @@ const MAX_HAND_BACKS = 20;
 const TIMEOUT_SLACK_MS = 1_500;
 /** What a node may still take after `stopAfterMs` before the call is cut off. */
 const LAST_NODE_MS = 25_000;
+/** On the monotonic clock, whole: timers take no fractions. */
+const nowMs = () => Math.floor(performance.now());
 const UNAVAILABLE = "PLUGIN_UNAVAILABLE";
 const CIRCUIT_OPEN = "CIRCUIT_OPEN";
 
@@ -98,26 +105,31 @@ async function callUntilFinal(
   step: ClaimedStep,
   lease: Lease,
   stopping: AbortSignal,
-  firstInput: InputEnvelope,
+  { input: whole, shortening }: Prepared,
   permit: Permit & { mayCall: true },
 ): Promise<{ ending: StepEnding; verdict: Verdict }> {
   const { manifest } = step;
   const neutral = (ending: StepEnding) => ({ ending, verdict: "neutral" as const });
-  const warnings: Warning[] = [];
-  let input = firstInput;
+  const known = shortening.isKnown ? withLessContext(whole) : null;
+  const warnings: Warning[] = known ? [known.warning] : [];
+  let input = known?.input ?? whole;
   let tries = 0;
   for (;;) {
     tries += 1;
-    const leftMs = claim.deadlineAtMs - Date.now();
+    const leftMs = claim.deadlineAtMs - nowMs();
     const timeoutMs = Math.max(1, Math.min(manifest.timeout_seconds * 1000, leftMs));
     const timeout = AbortSignal.timeout(timeoutMs + TIMEOUT_SLACK_MS);
     // Most calls end by themselves long before this instance has to.
-    const stopAfterMs = runner.stopAfterMs !== undefined && runner.stopAfterMs < Date.now() + timeoutMs ? runner.stopAfterMs : null;
-    const leaving = stopAfterMs === null ? [] : [AbortSignal.timeout(Math.max(stopAfterMs - Date.now(), 0) + LAST_NODE_MS)];
+    const stopAfterMs = runner.stopAfterMs !== undefined && runner.stopAfterMs < nowMs() + timeoutMs ? runner.stopAfterMs : null;
+    const leaving = stopAfterMs === null ? [] : [AbortSignal.timeout(Math.max(stopAfterMs - nowMs(), 0) + LAST_NODE_MS)];
     const signal = AbortSignal.any([lease.signal, stopping, timeout, ...leaving]);
     let failure: Failure;
     try {
-      const output = await callPlugin(runner, claim, step, lease, input, { signal, timeoutMs, stopAfter: stopAfterMs === null ? null : new Date(stopAfterMs) });
+      const output = await callPlugin(runner, claim, step, lease, input, {
+        signal,
+        timeoutMs,
+        stopInMs: stopAfterMs === null ? null : Math.max(stopAfterMs - nowMs(), 0),
+      });
       if (output.status !== "failed") return { ending: { kind: "output", output: finished(output, step, warnings) }, verdict: "success" };
       failure = failureOf(output);
     } catch (error) {
@@ -138,6 +150,7 @@ async function callUntilFinal(
       if (smaller) {
         input = smaller.input;
         warnings.push(smaller.warning);
+        await shortening.keep();
         lease.report("retrying", { code: failure.code, try: tries + 1 });
         continue;
       }
@@ -147,8 +160,8 @@ async function callUntilFinal(
     const delayMs = retryAfterMs === null ? jitterMs : retryAfterMs + Math.min(jitterMs, 1_000);
     const isProbe = permit.probe !== "";
     // A probe is one call: others wait for what it finds.
-    if (failure.isTransient && tries <= manifest.max_retries && !isProbe && delayMs <= MAX_WAIT_HERE_MS && Date.now() + delayMs < claim.deadlineAtMs) {
-      if (Date.now() + delayMs > (runner.stopAfterMs ?? Number.POSITIVE_INFINITY)) return neutral({ kind: "hand_back", delayMs, reason: "instance stops" });
+    if (failure.isTransient && tries <= manifest.max_retries && !isProbe && delayMs <= MAX_WAIT_HERE_MS && nowMs() + delayMs < claim.deadlineAtMs) {
+      if (nowMs() + delayMs > (runner.stopAfterMs ?? Number.POSITIVE_INFINITY)) return neutral({ kind: "hand_back", delayMs, reason: "instance stops" });
       lease.report("retrying", { code: failure.code, try: tries + 1 });
       await pause(delayMs, AbortSignal.any([lease.signal, stopping]));
       continue;
@@ -164,7 +177,7 @@ async function callUntilFinal(
 
 /** Back to the queue for this long, or the failure if the deadline comes first. */
 function later(claim: Claim, delayMs: number, reason: string, error: StoredError, output: OutputEnvelope | null): StepEnding {
-  if (Date.now() + delayMs < claim.deadlineAtMs) return { kind: "hand_back", delayMs, reason };
+  if (nowMs() + delayMs < claim.deadlineAtMs) return { kind: "hand_back", delayMs, reason };
   return { kind: "failed", output, error: { ...error, retry_after_seconds: Math.ceil(delayMs / 1000) } };
 }
 

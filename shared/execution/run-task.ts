@@ -56,12 +56,12 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
     });
     const ending = await runPlan(executor, claim, lease, stopping).catch(async (error: unknown) => {
       // Trouble of the platform's own: another executor may fare better, and need not wait for the lease to run out.
-      await handBack(executor.db, claim, 2_000).catch(() => {});
+      await handBack(executor.db, claim, 2_000, await lease.release()).catch(() => {});
       throw error;
     });
     const events = await lease.release();
     if (ending.kind === "hand_back") {
-      const held = await handBack(executor.db, claim, ending.delayMs);
+      const held = await handBack(executor.db, claim, ending.delayMs, events);
       executor.telemetry.taskHandedBack({ ...ids, reason: ending.reason });
       return held ? { outcome: "later", retryAfterSec: ending.delayMs / 1000 } : DONE;
     }

@@ -56,8 +56,10 @@ async function write({ db, redis, ring }: Settler, claim: Claim, { kind, steps, 
   return settled ? outcome : null;
 }
 
-/** Gives the task back to the queue. False: the lease is lost. */
-export async function handBack(db: TenantDb, claim: Claim, delayMs: number): Promise<boolean> {
+/** Gives the task back to the queue, with the progress that is not stored yet. False: the lease is lost. */
+export async function handBack(db: TenantDb, claim: Claim, delayMs: number, events: readonly ProgressEvent[]): Promise<boolean> {
+  // Ahead of it, since afterwards the lease is nobody's. What is lost with a crash between the two is said again by the next attempt.
+  if (events.length > 0) await db.call("SELECT held FROM append_progress($1, $2, $3, $4)", [claim.tenantId, claim.taskId, claim.leaseToken, storableJson(events)]).catch(() => {});
   const [row] = await db.call<{ handed_back: boolean }>("SELECT hand_back_task($1, $2, $3, $4) AS handed_back", [
     claim.tenantId,
     claim.taskId,

@@ -28,7 +28,8 @@ export function failureOf(output: OutputEnvelope): Failure {
     code,
     cause,
     message: output.error ?? "The plugin failed without saying why.",
-    isTransient: (code === "PLUGIN_UNAVAILABLE" && cause !== "caller") || (code === "PLUGIN_TIMEOUT" && cause === "plugin"),
+    // With the caller as the cause, a service of the caller's own is away: that passes too, and counts against nobody.
+    isTransient: code === "PLUGIN_UNAVAILABLE" || (code === "PLUGIN_TIMEOUT" && cause === "plugin"),
     isUnreached: false,
     retryAfterMs: typeof output.retry_after_seconds === "number" ? output.retry_after_seconds * 1000 : null,
     output,
@@ -56,5 +57,5 @@ export function timedOut(timeoutMs: number, ownTimeoutMs: number): Failure {
 
 /** What passes by itself and has nothing to do with this task: it waits for that in the queue, instead of failing. */
 export function isOutage({ code, cause, isTransient, isUnreached }: Failure): boolean {
-  return isTransient && (isUnreached || (code === "PLUGIN_UNAVAILABLE" && (cause === "upstream" || cause === "platform")));
+  return isTransient && (isUnreached || (code === "PLUGIN_UNAVAILABLE" && cause !== "plugin"));
 }

@@ -69,7 +69,15 @@ export function connectRedis(url: string, options: Options = {}): Redis {
   return redis;
 }
 
-/** For SUBSCRIBE and blocking reads, which wait on purpose. */
-export function connectBlockingRedis(url: string): Redis {
+/** For SUBSCRIBE, which waits on purpose. */
+export function connectSubscriber(url: string): Redis {
   return connectRedis(url, { commandTimeout: undefined, enableAutoPipelining: false, maxRetriesPerRequest: null });
+}
+
+/**
+ * For blocking reads. One whose connection breaks fails at once: ioredis would keep it for the next connection, and forget it there when the
+ * client is closed before Redis is back, so that whoever waits for it would wait for ever.
+ */
+export function connectReader(url: string): Redis {
+  return connectRedis(url, { commandTimeout: undefined, enableAutoPipelining: false, maxRetriesPerRequest: 0 });
 }

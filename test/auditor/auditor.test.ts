@@ -49,7 +49,8 @@ function goodRecords(): Records {
       {
         id: TASK,
         tenant_id: TENANT,
-        plugin_name: "probe",
+        plugin_name: "fault-probe",
+        plan: [{ id: "main", plugin: "fault-probe" }],
         environment: "live",
         marker: "job-1",
         status: "success",
@@ -75,14 +76,32 @@ function goodRecords(): Records {
     keys: [{ tenant_id: TENANT, key: "job-1", task_id: TASK }],
     calls: [call(1, "req_1"), call(2, "req_2")],
     usage: [{ id: "use-1", task_id: TASK, step: "main", attempt: 1, billable: true, input_tokens: 20, output_tokens: 10, cache_tokens: 6, cost: 200 }],
-    periods: [{ tenant_id: TENANT, plugin_name: "probe", environment: "live", month: "2030-01", used: 1, reserved: 0, quota_limit: 5, overage_enabled: false }],
+    periods: [{ tenant_id: TENANT, plugin_name: "fault-probe", environment: "live", month: "2030-01", used: 1, reserved: 0, quota_limit: 5, overage_enabled: false }],
     artifacts: [{ task_id: TASK, name: "a.txt", storage_key: "k/a.txt", size_bytes: 7 }],
     ledger: [asked(1, "req_1"), asked(2, "req_2")],
     objects: new Map([["k/a.txt", 7]]),
     effects: [{ key: TASK, marker: "job-1" }],
+    tickets: [],
     pace: { beforeMs: 300, afterMs: 310, recoveredAfterSec: 1 },
     levels: [{ what: "sessions", before: 20, after: 18, limit: 20 }],
   };
+}
+
+/** The same task as a plan of two steps: the second one, of a later attempt, filed two tickets. */
+function goodPlan(): Records {
+  const records = goodRecords();
+  Object.assign(first(records.tasks), {
+    attempt: 2,
+    plan: [
+      { id: "main", plugin: "fault-probe" },
+      { id: "file", plugin: "ticket-processor" },
+    ],
+  });
+  records.steps.push({ task_id: TASK, step: "file", attempt: 2, status: "success" });
+  records.usage.push({ id: "use-2", task_id: TASK, step: "file", attempt: 2, billable: true, input_tokens: 0, output_tokens: 0, cache_tokens: 0, cost: 0 });
+  records.periods.push({ ...first(records.periods), plugin_name: "ticket-processor" });
+  records.tickets.push(...[1, 2].map((number) => ({ tenant_id: TENANT, number, fingerprint: `f${number}`, task_id: TASK, marker: "job-1" })));
+  return records;
 }
 
 function first<T>(rows: readonly T[]): T {
@@ -92,8 +111,7 @@ function first<T>(rows: readonly T[]): T {
 }
 
 /** What the auditor says about the good records after this change, by invariant. */
-function broken(change: (records: Records) => void): Invariant[] {
-  const records = goodRecords();
+function broken(change: (records: Records) => void, records = goodRecords()): Invariant[] {
   change(records);
   return audit(records, { leaseMs: 1_000 }).flatMap(({ invariant, violations }) => (violations.length > 0 ? [invariant] : []));
 }
@@ -144,8 +162,31 @@ describe("the auditor", () => {
     ["I8", "a reservation that did not return", (r) => Object.assign(first(r.periods), { reserved: 1 })],
     ["I8", "a quota that was exceeded", (r) => Object.assign(first(r.periods), { quota_limit: 0 })],
     ["I8", "an ended task that holds a reservation", (r) => Object.assign(first(r.tasks), { holds_reservation: true })],
+    ["I10", "a tool that was reached under two keys", (r) => void r.effects.push({ key: OTHER, marker: "job-1" })],
+    ["I10", "a success whose tool was never reached", (r) => Object.assign(r, { effects: [] })],
+    ["I13", "tasks that stay slow", (r) => Object.assign(r, { pace: { beforeMs: 300, afterMs: 900, recoveredAfterSec: null } })],
+    ["I14", "sessions that grow", (r) => void r.levels.push({ what: "sessions", before: 20, after: 40, limit: 32 })],
+    ["D", "an end that the fault does not deserve", (r) => Object.assign(first(r.journal), { deserves: { status: ["failed"] } })],
   ])("reports under %s %s", (invariant, _what, change) => {
     expect(broken(change)).toContain(invariant);
+  });
+
+  it("finds nothing in a plan whose steps two attempts wrote", () => {
+    expect(audit(goodPlan(), { leaseMs: 1_000 }).flatMap(({ violations }) => violations)).toEqual([]);
+  });
+
+  it.each<[Invariant, string, (records: Records) => void]>([
+    ["I3", "a step that nobody wrote", (r) => void r.steps.pop()],
+    ["I3", "a step of an attempt that there was not", (r) => Object.assign(first(r.steps), { attempt: 3 })],
+    ["I3", "usage of another attempt than its step", (r) => Object.assign(first(r.usage), { attempt: 2 })],
+    ["I3", "a success with a failed step", (r) => Object.assign(first(r.steps), { status: "failed" })],
+    ["I7", "a step that is not billed", (r) => void r.usage.pop()],
+    ["I7", "a month of the second plugin that counts nothing", (r) => Object.assign(r.periods[1] ?? {}, { used: 0 })],
+    ["I10", "an issue with two tickets", (r) => void r.tickets.push({ ...first(r.tickets), number: 3 })],
+    ["I10", "a ticket too few", (r) => void r.tickets.pop()],
+    ["I10", "a ticket of another task's issue", (r) => Object.assign(first(r.tickets), { marker: "job-2" })],
+  ])("reports of a plan, under %s, %s", (invariant, _what, change) => {
+    expect(broken(change, goodPlan())).toContain(invariant);
   });
 
   it("knows a call whose gateway died before it could write the answer down, when the task lists one", () => {

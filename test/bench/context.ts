@@ -74,7 +74,7 @@ async function heldClaim(stage: Stage, tenant: BenchTenant, reader: ContextReade
     leaseToken: rows[0].lease_token,
     attempt: 1,
     handBacks: 0,
-    deadlineAtMs: Date.now() + 3_600_000,
+    deadlineAtMs: performance.now() + 3_600_000,
     steps: [step],
     finished: [],
     due: null,

@@ -1,9 +1,10 @@
+import { sql } from "kysely";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { conversationIdOf } from "../../shared/conversations/conversation-id.ts";
 import { failer } from "../batteries/plugins.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
-import { closedMirror, executions, give, giver, mirror } from "./plans.ts";
+import { admitPlan, closedMirror, ended, executions, give, giver, mirror, step } from "./plans.ts";
 
 let platform: TestPlatform;
 let tenant: TestTenant;
@@ -46,6 +47,17 @@ describe("a task in a conversation", () => {
     expect(told()).toEqual([]);
     await say("mirror", "And now?");
     expect(told()?.map(([, content]) => content)).toEqual([give({ result: "It is blue." }), "It is blue.", "And at night?"]);
+  });
+
+  it("is told less from the start by a later attempt when an earlier one found the whole too long for that step", async () => {
+    const id = await admitPlan(platform, tenant, [step("a", "mirror"), step("b", "mirror", { needs: ["a"] })]);
+    const history = ["one", "two"].map((content) => ({ role: "user", content }));
+    await platform.db.platform((tx) =>
+      sql`UPDATE tasks SET context = ${JSON.stringify({ history, knowledge: [], warnings: [], shortened: ["b mirror"] })} WHERE id = ${id}`.execute(tx),
+    );
+    const task = await ended(platform, tenant, id);
+    expect(executions.map(({ input }) => input.context.conversation_history.map(({ content }) => content))).toEqual([["one", "two"], ["two"]]);
+    expect(task.warnings).toMatchObject([{ code: "CONTEXT_WINDOW_OVERFLOW", step: "b" }]);
   });
 
   it("is told nothing when it comes from a service account", async () => {

@@ -83,7 +83,7 @@ describe("a plugin that is killed in its third node", () => {
     expect(body.result.split("\n")).toHaveLength(CALLS);
     expect((await nodesStarted(tenant)).filter((node) => node === "first").length).toBeGreaterThanOrEqual(2);
     await expectPaidOnce(tenant);
-  }, 60_000);
+  }, 120_000);
 });
 
 describe("a plugin that gets SIGTERM", () => {
@@ -104,5 +104,5 @@ describe("a plugin that gets SIGTERM", () => {
     const [row] = await platform.db.call<{ attempt: number; hand_backs: number }>("SELECT attempt, hand_backs FROM tasks WHERE tenant_id = $1", [tenant.tenantId]);
     expect((row?.attempt ?? 0) - (row?.hand_backs ?? 0)).toBe(1);
     expect(row?.hand_backs).toBeGreaterThanOrEqual(1);
-  }, 60_000);
+  }, 120_000);
 });

@@ -52,6 +52,8 @@ export const failed = (call: PluginCall, code: string, cause: "caller" | "plugin
 
 export interface StepRun {
   ending: StepEnding;
+  /** How often later attempts were told to begin with less context. */
+  kept: number;
   /** The inputs of the calls, in order. */
   calls: InputEnvelope[];
   /** When each call was made, from the start of the step. */
@@ -65,10 +67,15 @@ export interface RunSettings {
   handBacks?: number;
   stopAfterMs?: number;
   context?: Partial<InputEnvelope["context"]>;
+  isShortened?: boolean;
   stopping?: AbortSignal;
 }
 
-export async function runScripted(redis: Redis, play: Play, { manifest, deadlineMs = 60_000, handBacks = 0, stopAfterMs, context, stopping }: RunSettings = {}): Promise<StepRun> {
+export async function runScripted(
+  redis: Redis,
+  play: Play,
+  { manifest, deadlineMs = 60_000, handBacks = 0, stopAfterMs, context, isShortened = false, stopping }: RunSettings = {},
+): Promise<StepRun> {
   const taskId = newId("task");
   const tenantId = newId("tenant");
   const full = manifestOf(manifest);
@@ -79,7 +86,7 @@ export async function runScripted(redis: Redis, play: Play, { manifest, deadline
     leaseToken: crypto.randomUUID(),
     attempt: 1,
     handBacks,
-    deadlineAtMs: Date.now() + deadlineMs,
+    deadlineAtMs: Math.floor(performance.now()) + deadlineMs,
     steps: [step],
     requestId: "req_test",
     traceparent: null,
@@ -99,14 +106,19 @@ export async function runScripted(redis: Redis, play: Play, { manifest, deadline
     health: () => Promise.reject(new Error("not asked here")),
     close() {},
   };
-  const prepare = async (): Promise<InputEnvelope> => ({
+  const input: InputEnvelope = {
     task_id: publicId("task", asId("task", taskId)),
     task_description: "do",
     envelope_version: "1.0",
     context: { tenant_id: "ten_1", user_id: null, user_profile: {}, conversation_history: [], org_knowledge_chunks: [], plugin_config: {}, secrets: {}, ...context },
     metadata: { source_channel: "api", priority: "normal", source_plugin: null, correlation_id: "req_test", timestamp: new Date().toISOString() },
     attachments: [],
-  });
+  };
+  let kept = 0;
+  const keep = async () => {
+    kept += 1;
+  };
+  const prepare = async () => ({ input, shortening: { isKnown: isShortened, keep } });
   const runner = {
     db: { call: async () => [], tenant: () => Promise.reject(new Error("not asked here")) },
     redis,
@@ -117,5 +129,5 @@ export async function runScripted(redis: Redis, play: Play, { manifest, deadline
     stopAfterMs,
   };
   const ending = await runStep(runner, claim, step, lease, stopping ?? new AbortController().signal, prepare);
-  return { ending, calls, atMs, reports };
+  return { ending, calls, atMs, reports, kept };
 }

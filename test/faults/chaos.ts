@@ -4,10 +4,23 @@ import type { Job } from "./client.ts";
 import { LEASE_MS, type ProcessName, QUOTA } from "./platform.ts";
 import type { LostReply } from "./postgres-proxy.ts";
 import type { Random } from "./random.ts";
-import { DEADLINE_MS, type RoundTools, untilAtRest } from "./rounds.ts";
+import { type RoundTools, untilAtRest } from "./rounds.ts";
 
-const KILLED = ["bridge", "task-execute-1", "task-execute-2", "plugin", "llm-gateway", "bridge", "task-execute-1", "plugin", "task-submit", "scope-gateway", "wake"] as const;
-const STATEMENTS = ["admit_tasks", "claim_tasks", "renew_lease", "settle_tasks", "hand_back_task", "open_llm_call", "close_llm_call"] as const;
+const KILLED = [
+  "bridge",
+  "task-execute-1",
+  "task-execute-2",
+  "plugin",
+  "llm-gateway",
+  "bridge",
+  "task-execute-1",
+  "plugin",
+  "task-submit",
+  "scope-gateway",
+  "ticket-processor",
+  "wake",
+] as const;
+const STATEMENTS = ["admit_tasks", "claim_tasks", "renew_lease", "settle_tasks", "hand_back_task", "open_llm_call", "close_llm_call", "record_step", "create_tickets"] as const;
 const VARIANTS: readonly [LostReply, LostReply] = ["committed", "lost"];
 const KINDS = ["kill", "kill", "kill", "kill", "redis crash", "redis flush", "zombie", "zombie", "reply", "reply", "reply", "reply"] as const;
 
@@ -34,12 +47,12 @@ export async function runChaos(tools: RoundTools, { tasks, spreadMs }: Chaos): P
   await untilAtRest(tools);
 }
 
-function jobOf({ platform, random }: RoundTools, i: number): Job {
+function jobOf({ platform, random, times }: RoundTools, i: number): Job {
   const dice = random.next();
   const base: Job = {
     marker: `chaos-${i}`,
     apiKey: platform.keys.unlimited,
-    deadlineMs: DEADLINE_MS,
+    deadlineMs: times.deadlineMs,
     slowMs: random.next() < 0.2 ? random.between(200, 1_500) : 0,
     isTwin: random.next() < 0.1,
   };
@@ -48,6 +61,7 @@ function jobOf({ platform, random }: RoundTools, i: number): Job {
   if (dice < 0.12) return { ...base, cancelAfterMs: random.between(0, 2_500) };
   if (dice < 0.17) return { ...base, deadlineMs: random.between(3_000, 9_000), slowMs: random.between(0, 3_000) };
   if (dice < 0.2) return { ...base, refusal: random.pick(["unknown plugin", "empty command"]) };
+  if (dice < 0.4) return { ...base, isPlan: true, cancelAfterMs: dice < 0.23 ? random.between(0, 3_500) : undefined };
   return base;
 }
 

@@ -2,7 +2,7 @@
 import { appendFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import * as v from "valibot";
-import plugin from "./plugin.ts";
+import plugin, { FILER } from "./plugin.ts";
 import type { Random } from "./random.ts";
 import type { Deserved, JournalEntry } from "./records.ts";
 
@@ -21,6 +21,8 @@ export interface Job {
   directives?: string;
   /** Another plugin than the probe; null leaves the choice to the router. */
   plugin?: string | null;
+  /** What the probe finds goes on to ticket-processor. */
+  isPlan?: boolean;
   /** How it has to end; the auditor looks. */
   deserves?: Deserved;
 }
@@ -34,12 +36,17 @@ export interface Client {
 
 /** What the probe says that it can do, so that a router finds it. */
 const COMMAND = plugin.manifest.capabilities[0] ?? "go";
+const PLAN = [
+  { id: "ask", plugin: plugin.name },
+  { id: "file", plugin: FILER, needs: ["ask"], command: "Create a ticket for each issue" },
+];
 const REQUEST_TIMEOUT_MS = 20_000;
 const TERMINAL = new Set(["success", "partial", "failed", "cancelled"]);
 const Answer = v.object({ task_id: v.string(), status: v.string() });
 type Call = { outcome: "ok"; status: number; body: v.InferOutput<typeof Answer> } | { outcome: "fail"; status: number } | { outcome: "info"; status: number | null };
 
-export function openClient({ url, journalFile, random }: { url: string; journalFile: string; random: Random }): Client {
+/** `patienceMs`: how long after its deadline the end of a task is waited for. */
+export function openClient({ url, journalFile, random, patienceMs }: { url: string; journalFile: string; random: Random; patienceMs: number }): Client {
   const over = new AbortController();
   const note = (entry: Omit<JournalEntry, "at">) => appendFileSync(journalFile, `${JSON.stringify({ at: Date.now(), ...entry })}\n`);
 
@@ -75,7 +82,8 @@ export function openClient({ url, journalFile, random }: { url: string; journalF
 
   async function watch(job: Job, taskId: string): Promise<void> {
     let last = "";
-    while (!over.signal.aborted) {
+    const until = performance.now() + job.deadlineMs + patienceMs;
+    while (!over.signal.aborted && performance.now() < until) {
       const result = await call(job, "GET", `/v1/tasks/${taskId}?wait=10`);
       if (result.outcome === "ok") {
         const { status } = result.body;
@@ -92,7 +100,8 @@ export function openClient({ url, journalFile, random }: { url: string; journalF
     async run(job) {
       const body = JSON.stringify({
         command: job.refusal === "empty command" ? " " : `[mark ${job.marker}]${job.slowMs ? ` [slow ${job.slowMs}]` : ""}${job.directives ? ` ${job.directives}` : ""} ${COMMAND}`,
-        plugin: job.refusal === "unknown plugin" ? "nobody-knows-this" : job.plugin === null ? undefined : (job.plugin ?? plugin.name),
+        ...(job.isPlan && { plan: PLAN }),
+        plugin: job.isPlan ? undefined : job.refusal === "unknown plugin" ? "nobody-knows-this" : job.plugin === null ? undefined : (job.plugin ?? plugin.name),
         deadline: new Date(Date.now() + job.deadlineMs).toISOString(),
       });
       const submits = Array.from({ length: job.isTwin ? 2 : 1 }, () => insist(job, "submit", "POST", "/v1/tasks", body));

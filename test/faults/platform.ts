@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { startFauxqs } from "fauxqs";
 import { Redis } from "ioredis";
 import pg from "pg";
+import ticketProcessor from "../../functions/plugins/ticket-processor/ticket-processor.ts";
 import { bundle } from "../../scripts/build/bundle.ts";
 import type { Target } from "../../scripts/build/targets.ts";
 import { build } from "../../scripts/build.ts";
@@ -20,12 +21,13 @@ import { openDatabase } from "../../shared/db/database.ts";
 import { randomHex } from "../../shared/ids.ts";
 import { EMBEDDING_DIMENSIONS } from "../../shared/models/embedder.ts";
 import { registerPlugin } from "../../shared/registry/register-plugin.ts";
+import type { Manifest } from "../../shared/sdk/src/manifest.ts";
 import { openObjectStore } from "../../shared/storage/object-store.ts";
 import { startPostgres } from "../support/postgres.ts";
-import { type Break, breakDatabase } from "./breaks.ts";
+import { BREAKS, type Break, breakCode, breakDatabase } from "./breaks.ts";
 import { type Front, startFront } from "./front.ts";
 import { type Embeddings, startEmbeddings, startTool } from "./outside.ts";
-import plugin from "./plugin.ts";
+import plugin, { FILER } from "./plugin.ts";
 import { type PostgresProxy, startPostgresProxy } from "./postgres-proxy.ts";
 import type { Sources } from "./records.ts";
 import { type StoreDoor, startStoreDoor } from "./store-door.ts";
@@ -37,7 +39,7 @@ export const LEASE_MS = 2_000;
 export const QUOTA = 12;
 
 const BUCKET = "aau-artifacts";
-const FUNCTIONS = ["task-submit", "task-poll", "task-cancel", "task-execute", "llm-gateway", "scope-gateway", "wake", "artifact-upload", "bridge"] as const;
+const FUNCTIONS = ["task-submit", "task-poll", "task-cancel", "task-execute", "llm-gateway", "scope-gateway", "wake", "artifact-upload", "bridge", FILER] as const;
 /** Two executors, so that somebody can take over from a stopped one. */
 const PROCESSES = [
   "task-submit",
@@ -51,10 +53,11 @@ const PROCESSES = [
   "artifact-upload",
   "bridge",
   "plugin",
+  "ticket-processor",
 ] as const;
 export type ProcessName = (typeof PROCESSES)[number];
 /** These speak to PostgreSQL through the proxy. */
-const BEHIND_PROXY = new Set<string>(["task-submit", "task-cancel", "task-execute", "llm-gateway"]);
+const BEHIND_PROXY = new Set<string>(["task-submit", "task-cancel", "task-execute", "llm-gateway", "scope-gateway"]);
 
 export interface FaultPlatform {
   processes: Readonly<Record<ProcessName, Supervised>>;
@@ -71,6 +74,8 @@ export interface FaultPlatform {
   /** Keys of a tenant without a quota, and of one with `QUOTA`. */
   keys: { unlimited: string; limited: string };
   sources: Sources;
+  /** Registers a plugin that listens somewhere, and subscribes the tenant without a quota to it. */
+  addPlugin(manifest: Manifest, endpoint: string): Promise<void>;
   /** A superuser's connection, for looking. */
   look: pg.Pool;
   stop(): Promise<void>;
@@ -92,7 +97,11 @@ export async function startFaultPlatform({ folder, broken }: { folder: string; b
 async function start(folder: string, broken: Break | null, closers: (() => Promise<unknown> | unknown)[]): Promise<Omit<FaultPlatform, "stop">> {
   const logs = join(folder, "logs");
   mkdirSync(logs, { recursive: true });
-  const [server, bundles, s3] = await Promise.all([startPostgres({ durable: true }), buildAll(folder), startFauxqs({ port: 0, logger: false })]);
+  const [server, bundles, s3] = await Promise.all([
+    startPostgres({ durable: true, flags: broken ? BREAKS[broken].postgresFlags : [] }),
+    buildAll(folder, broken),
+    startFauxqs({ port: 0, logger: false }),
+  ]);
   closers.push(
     () => server.stop(),
     () => s3.stop(),
@@ -184,35 +193,60 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
   for (const name of PROCESSES) running.set(name, processes[name]);
   closers.push(() => Promise.all(PROCESSES.map((name) => processes[name].stop("SIGKILL"))));
 
-  const keys = await seed(databaseUrl.href, `http://127.0.0.1:${portOf("plugin")}`);
+  const keys = await seed(databaseUrl.href, { [plugin.name]: `http://127.0.0.1:${portOf("plugin")}`, [FILER]: `http://127.0.0.1:${portOf(FILER)}` });
   // Two at a time: on two cores more would only wait for each other.
   for (let i = 0; i < PROCESSES.length; i += 2) await Promise.all(PROCESSES.slice(i, i + 2).map((name) => processes[name].start()));
   for (const name of ["wake", "artifact-upload"] as const) closers.push(startTimer(processes[name].port, serviceToken));
-  return { processes, postgres, database: { crash: (downMs) => server.crash(downMs), url: databaseUrl.href }, redis, redisWire, store: door, embeddings, api, keys, sources, look };
+  return {
+    processes,
+    postgres,
+    database: { crash: (downMs) => server.crash(downMs), url: databaseUrl.href },
+    redis,
+    redisWire,
+    store: door,
+    embeddings,
+    api,
+    keys,
+    sources,
+    addPlugin: (manifest, endpoint) => addPlugin(databaseUrl.href, manifest, endpoint),
+    look,
+  };
 }
 
 /** Where each bundle starts, by name. */
-async function buildAll(folder: string): Promise<Map<string, string>> {
+async function buildAll(folder: string, broken: Break | null): Promise<Map<string, string>> {
   const outdir = join(folder, "bundles");
-  const bundles = await build({ functions: FUNCTIONS, outdir, failpoints: true });
+  const plugins = broken ? [breakCode(broken)] : [];
+  const bundles = await build({ functions: FUNCTIONS, outdir, failpoints: true, plugins });
   const source = `export { start } from "./test/faults/plugin-entry.ts";`;
   const target: Target = { name: "plugin", folder: "plugin", form: "cached", entry: "index.mjs", source };
   bundles.push(...(await bundle([target], { outdir, failpoints: true, codeCache: true, developmentPackages: [] })));
   return new Map(bundles.map(({ name, entry }) => [name, entry]));
 }
 
-async function seed(databaseUrl: string, pluginUrl: string): Promise<FaultPlatform["keys"]> {
+// Callers name the plugin, so nothing is ever compared with its vectors.
+const blind = { model: "none", embed: async (texts: readonly string[]) => texts.map(() => new Float32Array(EMBEDDING_DIMENSIONS)) };
+const UNLIMITED = { name: "unlimited", tier: "professional", settings: { rate_limits: { per_tenant: 100_000, per_plugin: 100_000 } } } as const;
+
+async function addPlugin(databaseUrl: string, manifest: Manifest, endpoint: string): Promise<void> {
   const db = await openDatabase({ url: databaseUrl, driver: "pg", poolSize: 1 });
   try {
-    // Callers name the plugin, so nothing is ever compared with its vectors.
-    const blind = { model: "none", embed: async (texts: readonly string[]) => texts.map(() => new Float32Array(EMBEDDING_DIMENSIONS)) };
-    await registerPlugin(db, blind, plugin.manifest, pluginUrl);
-    const tenant = async (name: string, quota: number | null) => {
-      const settings = { rate_limits: { per_tenant: 100_000, per_plugin: 100_000 } };
-      const { tenantId, userId } = await seedTenant(db, { name, tier: "professional", settings, subscriptions: { [plugin.name]: quota } });
+    await registerPlugin(db, blind, manifest, endpoint);
+    await seedTenant(db, { ...UNLIMITED, subscriptions: { [manifest.name]: null } });
+  } finally {
+    await db.close();
+  }
+}
+
+async function seed(databaseUrl: string, urls: Readonly<Record<string, string>>): Promise<FaultPlatform["keys"]> {
+  const db = await openDatabase({ url: databaseUrl, driver: "pg", poolSize: 1 });
+  try {
+    for (const { manifest } of [plugin, ticketProcessor]) await registerPlugin(db, blind, manifest, urls[manifest.name] ?? "");
+    const tenant = async (subscriptions: Record<string, number | null>, name: string) => {
+      const { tenantId, userId } = await seedTenant(db, { ...UNLIMITED, name, subscriptions });
       return (await seedKey(db, tenantId, { userId })).key;
     };
-    return { unlimited: await tenant("unlimited", null), limited: await tenant("limited", QUOTA) };
+    return { unlimited: await tenant({ [plugin.name]: null, [FILER]: null }, UNLIMITED.name), limited: await tenant({ [plugin.name]: QUOTA }, "limited") };
   } finally {
     await db.close();
   }

@@ -1,10 +1,17 @@
-/** The plugin of the fault runs: two model calls, the second one streamed and built on the first, then an artifact. */
+/**
+ * The plugin of the fault runs: two model calls, the second one streamed and built on the first, a tool with effects outside, then an artifact.
+ * In a plan its answers go on to ticket-processor, as issues.
+ */
 import { setTimeout as wait } from "node:timers/promises";
 import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
 import { failpoint } from "../../shared/failpoint.ts";
 import { definePlugin, node } from "../../shared/sdk/src/index.ts";
 
 const ARTIFACT = "answers.txt";
+/** Files what the probe hands on. */
+export const FILER = "ticket-processor";
+/** What ticket-processor makes of each answer. */
+const TICKETS_PER_TASK = 2;
 
 const State = Annotation.Root({ taskId: Annotation<string>(), command: Annotation<string>(), first: Annotation<string>(), second: Annotation<string>() });
 type State = typeof State.State;
@@ -28,12 +35,13 @@ const askSecond = node(async ({ command, first }: State, ctx) => {
   return { second: textOf((await stream.finalMessage()).content) };
 });
 
+const markerOf = (command: string) => /\[mark ([\w-]+)\]/.exec(command)?.[1] ?? "";
+
 /** Something outside that cannot be taken back; the tool knows what it has done by the key. */
 async function useTool(key: string, command: string, signal: AbortSignal): Promise<void> {
   const url = process.env.TOOL_URL;
   if (!url) return;
-  const marker = /\[mark ([\w-]+)\]/.exec(command)?.[1] ?? "";
-  const answer = await fetch(url, { method: "POST", body: JSON.stringify({ key, marker }), signal });
+  const answer = await fetch(url, { method: "POST", body: JSON.stringify({ key, marker: markerOf(command) }), signal });
   await answer.arrayBuffer();
 }
 
@@ -42,6 +50,7 @@ const store = node(async ({ taskId, command, first, second }: State, ctx) => {
   const slowMs = Number(/\[slow (\d+)\]/.exec(command)?.[1] ?? 0);
   if (slowMs > 0) await wait(slowMs, undefined, { signal: ctx.signal });
   await useTool(taskId, command, ctx.signal);
+  FAILPOINT: await failpoint("plugin.after_tool");
   await ctx.artifacts.put({ name: ARTIFACT, mediaType: "text/plain", content: `${first}\n${second}\n` });
   return {};
 });
@@ -64,5 +73,9 @@ export default definePlugin({
     .addEdge("ask-second", "store")
     .addEdge("store", END),
   start: (input) => ({ taskId: input.task_id, command: input.task_description }),
-  finish: ({ first, second }: State) => ({ status: "success", result: `${first}\n${second}`, confidence: 1 }),
+  finish: ({ command, first, second }: State) => {
+    const path = `${markerOf(command)}.md`;
+    const issues = Array.from({ length: TICKETS_PER_TASK }, (_, i) => ({ title: `Look at answer ${i + 1} of [mark ${markerOf(command)}]`, path, line: i + 1 }));
+    return { status: "success", result: `${first}\n${second}`, data: { issues }, confidence: 1 };
+  },
 });

@@ -20,6 +20,8 @@ export interface Point {
   /** The callers cancel what they submitted. */
   isCancelled?: boolean;
   slowMs?: number;
+  /** Its tasks are plans: what the probe finds goes on to ticket-processor. */
+  isPlan?: boolean;
 }
 
 const kill = (id: string, process: ProcessName, failpoint: string, more: Partial<Point> = {}): Point => ({ id, fault: { kind: "kill", process, failpoint }, ...more });
@@ -29,6 +31,7 @@ const reply = (id: string, statement: string, more: Partial<Point> = {}): Point[
 /** Half of the submits fail after their commit and before the ring, so that `wake` has to ring. */
 const unrung = { along: { "task-submit": "submit.after_commit:throw@0.5" } } satisfies Partial<Point>;
 const cancelled = { isCancelled: true, slowMs: 600 } satisfies Partial<Point>;
+const planned = { isPlan: true } satisfies Partial<Point>;
 
 export const POINTS: readonly Point[] = [
   kill("s1", "task-submit", "submit.after_validate"),
@@ -56,6 +59,12 @@ export const POINTS: readonly Point[] = [
   kill("x3", "llm-gateway", "llm.before_settle"),
   ...reply("x3", "close_llm_call"),
   kill("x4", "llm-gateway", "llm.after_settle"),
+  kill("x4", "task-execute-1", "step.before_record", planned),
+  ...reply("x4", "record_step", planned),
+  kill("x4", "task-execute-1", "step.after_record", planned),
+  kill("x5", "plugin", "plugin.after_tool"),
+  kill("x5", "scope-gateway", "tickets.after_create", planned),
+  ...reply("x5", "create_tickets", planned),
   kill("x6", "plugin", "plugin.in_node"),
   kill("p1", "task-execute-1", "settle.before"),
   ...reply("p2", "settle_tasks"),
@@ -82,12 +91,12 @@ function seats({ fault, along = {} }: Point): string[] {
 
 /** Rounds of points that do not share a process, for the short form: each round costs about as much as one point. */
 export function inRounds(points: readonly Point[]): Point[][] {
-  const rounds: { points: Point[]; taken: Set<string>; isCancelled: boolean }[] = [];
+  const rounds: { points: Point[]; taken: Set<string>; isCancelled: boolean; isPlan: boolean }[] = [];
   for (const point of points) {
     const wanted = seats(point);
-    const isCancelled = point.isCancelled ?? false;
-    const free = rounds.find((candidate) => candidate.isCancelled === isCancelled && wanted.every((seat) => !candidate.taken.has(seat)));
-    const round = free ?? { points: [], taken: new Set(), isCancelled };
+    const { isCancelled = false, isPlan = false } = point;
+    const free = rounds.find((candidate) => candidate.isCancelled === isCancelled && candidate.isPlan === isPlan && wanted.every((seat) => !candidate.taken.has(seat)));
+    const round = free ?? { points: [], taken: new Set(), isCancelled, isPlan };
     if (!free) rounds.push(round);
     round.points.push(point);
     for (const seat of wanted) round.taken.add(seat);

@@ -39,6 +39,7 @@ const Task = v.object({
   id: v.string(),
   tenant_id: v.string(),
   plugin_name: v.nullable(v.string()),
+  plan: v.array(v.object({ id: v.string(), plugin: v.string() })),
   environment: v.string(),
   marker: v.nullable(v.string()),
   status: v.string(),
@@ -97,6 +98,8 @@ const Period = v.object({
   quota_limit: v.nullable(v.number()),
   overage_enabled: v.nullable(v.boolean()),
 });
+/** In the platform's own tracker: the tool of ticket-processor. */
+const TicketEntry = v.object({ tenant_id: v.string(), number: v.number(), fingerprint: v.string(), task_id: v.string(), marker: v.nullable(v.string()) });
 const Artifact = v.object({ task_id: v.string(), name: v.string(), storage_key: v.string(), size_bytes: count });
 
 const Effect = v.object({ key: v.string(), marker: v.string() });
@@ -128,6 +131,7 @@ export interface Records {
   usage: v.InferOutput<typeof Usage>[];
   periods: v.InferOutput<typeof Period>[];
   artifacts: v.InferOutput<typeof Artifact>[];
+  tickets: v.InferOutput<typeof TicketEntry>[];
   ledger: LedgerRecord[];
   /** Sizes in bytes by storage key. */
   objects: ReadonlyMap<string, number>;
@@ -155,7 +159,8 @@ export interface Level {
 }
 
 const QUERIES = {
-  tasks: `SELECT id, tenant_id, plugin_name, environment, substring(input->>'command' FROM '\\[mark ([\\w-]+)\\]') AS marker, status, attempt,
+  tasks: `SELECT id, tenant_id, plugin_name, environment,
+      (SELECT coalesce(jsonb_agg(jsonb_build_object('id', s->>'id', 'plugin', s->>'plugin')), '[]') FROM jsonb_array_elements(plan) s) AS plan, substring(input->>'command' FROM '\\[mark ([\\w-]+)\\]') AS marker, status, attempt,
       reserved_period IS NOT NULL AS holds_reservation, deadline, created_at, completed_at, tokens_used, cost_micro_usd AS cost, result->>'result' AS result, error->>'code' AS error_code,
       error->>'cause' AS error_cause, routing_method, ARRAY(SELECT w->>'code' FROM jsonb_array_elements(coalesce(result->'warnings', '[]')) w) AS warnings
     FROM tasks ORDER BY id`,
@@ -169,6 +174,7 @@ const QUERIES = {
   periods: `SELECT u.tenant_id, u.plugin_name, u.environment, to_char(u.period_start, 'YYYY-MM') AS month, u.used, u.reserved, s.quota_limit, s.overage_enabled
     FROM usage_periods u LEFT JOIN plugins p ON p.name = u.plugin_name LEFT JOIN subscriptions s ON s.tenant_id = u.tenant_id AND s.plugin_id = p.id AND s.ended_at IS NULL`,
   artifacts: "SELECT task_id, name, storage_key, size_bytes FROM artifacts",
+  tickets: "SELECT tenant_id, number, fingerprint, source_task AS task_id, substring(title FROM '\\[mark ([\\w-]+)\\]') AS marker FROM tickets",
 } as const;
 
 export interface Sources {
@@ -209,6 +215,7 @@ async function readDatabase(url: string) {
       usage: await read(Usage, QUERIES.usage),
       periods: await read(Period, QUERIES.periods),
       artifacts: await read(Artifact, QUERIES.artifacts),
+      tickets: await read(TicketEntry, QUERIES.tickets),
     };
   } finally {
     await client.end();

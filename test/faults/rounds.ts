@@ -4,17 +4,30 @@ import type { Client, Job } from "./client.ts";
 import type { FaultPlatform, ProcessName } from "./platform.ts";
 import { describe, type Point } from "./points.ts";
 import type { Random } from "./random.ts";
+import type { Level } from "./records.ts";
 
 export interface RoundTools {
   platform: FaultPlatform;
   client: Client;
   random: Random;
   say(line: string): void;
+  times: Times;
+  /** What scenarios looked at themselves, for I14. */
+  levels: Level[];
 }
 
-export const DEADLINE_MS = 150_000;
-/** Twice the lease that the platform ships with: what I1 allows after a deadline. */
-export const PATIENCE_AFTER_DEADLINE_MS = 60_000;
+export interface Times {
+  /** What each task is given. */
+  deadlineMs: number;
+  /** What I1 allows after a deadline. */
+  patienceMs: number;
+}
+
+/** Twice the lease that the platform ships with. */
+export const TIMES: Times = { deadlineMs: 150_000, patienceMs: 60_000 };
+/** Where a safeguard is missing, tasks may never end; nobody waits long for those. */
+export const SHORT_TIMES: Times = { deadlineMs: 25_000, patienceMs: 10_000 };
+const POINT_PATIENCE_MS = 60_000;
 const IN_FLIGHT = 20;
 const MAX_WAVES = 5;
 const LOOK_EVERY_MS = 100;
@@ -53,6 +66,7 @@ export async function runRound(tools: RoundTools, points: readonly Point[], coun
 
   const slowMs = Math.max(0, ...points.map((point) => point.slowMs ?? 0));
   const isCancelled = points.some((point) => point.isCancelled);
+  const isPlan = points.some((point) => point.isPlan);
   const wave = (number: number) =>
     Array.from(
       { length: count },
@@ -60,7 +74,8 @@ export async function runRound(tools: RoundTools, points: readonly Point[], coun
         marker: `${label}-${number}-${i}`,
         apiKey: platform.keys.unlimited,
         slowMs,
-        deadlineMs: DEADLINE_MS,
+        isPlan,
+        deadlineMs: tools.times.deadlineMs,
         isTwin: random.next() < 0.1,
         cancelAfterMs: isCancelled && random.next() < 0.7 ? random.between(0, 1_500) : undefined,
       }),
@@ -102,7 +117,7 @@ async function inTurns(jobs: readonly Job[], run: (job: Job) => Promise<void>): 
 }
 
 /** Every process answers and every task has ended; or the last deadline and the patience after it are over, and the auditor will say so. */
-export async function untilAtRest({ platform }: Pick<RoundTools, "platform">): Promise<boolean> {
+export async function untilAtRest({ platform, times }: Pick<RoundTools, "platform" | "times">): Promise<boolean> {
   await Promise.all(Object.values(platform.processes).map((process) => process.untilReady()));
   for (;;) {
     const { rows } = await platform.look.query<{ open: string; left_ms: string | null }>(
@@ -110,7 +125,7 @@ export async function untilAtRest({ platform }: Pick<RoundTools, "platform">): P
     );
     const { open = "0", left_ms } = rows[0] ?? {};
     if (open === "0") return true;
-    if (Number(left_ms) + PATIENCE_AFTER_DEADLINE_MS < 0) return false;
+    if (Number(left_ms) + times.patienceMs < 0) return false;
     await delay(LOOK_EVERY_MS);
   }
 }
@@ -124,7 +139,7 @@ export async function runZombie(tools: RoundTools, count: number, label: string)
   const zombie = platform.processes["task-execute-1"];
   const before = zombie.hits("settle.before");
   await zombie.arm("settle.before:delay=500");
-  const jobs = Array.from({ length: count }, (_, i): Job => ({ marker: `${label}-${i}`, apiKey: platform.keys.unlimited, slowMs: 1_500, deadlineMs: DEADLINE_MS }));
+  const jobs = Array.from({ length: count }, (_, i): Job => ({ marker: `${label}-${i}`, apiKey: platform.keys.unlimited, slowMs: 1_500, deadlineMs: tools.times.deadlineMs }));
   const done = Promise.all(jobs.map((job) => client.run(job)));
   await until("the executor holds a result", () => zombie.hits("settle.before") > before);
   zombie.suspend();
@@ -143,7 +158,7 @@ export async function runZombie(tools: RoundTools, count: number, label: string)
 }
 
 async function until(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
-  const end = performance.now() + PATIENCE_AFTER_DEADLINE_MS;
+  const end = performance.now() + POINT_PATIENCE_MS;
   while (!(await isSo())) {
     if (performance.now() > end) throw new Error(`never came: ${what}`);
     await delay(40);

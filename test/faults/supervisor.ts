@@ -1,8 +1,9 @@
 /** Real processes that are really killed, and a supervisor that starts them again, as a cluster would. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { expectOk } from "../../scripts/local/child.ts";
 
 export interface ProcessSpec {
@@ -12,6 +13,7 @@ export interface ProcessSpec {
   port: number;
 }
 
+const CLOCK = fileURLToPath(new URL("./clock-shift.mjs", import.meta.url));
 const READY_TIMEOUT_MS = 60_000;
 const RESTART_AFTER_MS = 100;
 const STOP_GRACE_MS = 15_000;
@@ -25,6 +27,7 @@ export class Supervised {
   /** Of a SIGSTOP: it takes no requests until it is continued. */
   isStopped = false;
   readonly #spec: ProcessSpec;
+  readonly #clockFile: string;
   #child: ChildProcess | null = null;
   #isWanted = false;
   #isReady = false;
@@ -34,6 +37,7 @@ export class Supervised {
     this.name = spec.name;
     this.port = spec.port;
     this.logFile = join(logFolder, `${spec.name}.log`);
+    this.#clockFile = join(logFolder, `${spec.name}.clock`);
   }
 
   get pid(): number | undefined {
@@ -53,8 +57,8 @@ export class Supervised {
 
   #spawn(failpoints: string): void {
     const log = openSync(this.logFile, "a", 0o600);
-    const child = spawn(process.execPath, [...this.#spec.args], {
-      env: { PATH: process.env.PATH, ...this.#spec.env, PORT: String(this.port), ...(failpoints && { AAU_FP: failpoints }) },
+    const child = spawn(process.execPath, ["--import", CLOCK, ...this.#spec.args], {
+      env: { PATH: process.env.PATH, ...this.#spec.env, AAU_CLOCK_FILE: this.#clockFile, PORT: String(this.port), ...(failpoints && { AAU_FP: failpoints }) },
       stdio: ["ignore", log, log],
     });
     closeSync(log);
@@ -110,6 +114,12 @@ export class Supervised {
   terminate(): void {
     this.#isReady = false;
     this.#child?.kill("SIGTERM");
+  }
+
+  /** From now on the process's wall clock is wrong by so much; its next lives' too. */
+  setClock(shiftMs: number): void {
+    writeFileSync(this.#clockFile, String(shiftMs));
+    this.#child?.kill("SIGUSR2");
   }
 
   suspend(): void {

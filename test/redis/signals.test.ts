@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { type LocalRedis, startRedis } from "../../scripts/local/redis.ts";
-import { connectBlockingRedis, connectRedis } from "../../shared/redis/connect.ts";
+import { connectRedis, connectSubscriber } from "../../shared/redis/connect.ts";
 import { openSignals, type Signals } from "../../shared/redis/signals.ts";
 import { watchersKey } from "../../shared/redis/streams.ts";
 
@@ -23,7 +23,7 @@ afterAll(async () => {
 
 /** Signals as a process of its own has them, and its connection that listens. */
 async function openProcess(): Promise<{ signals: Signals; redis: Redis; subscriber: Redis }> {
-  const [redis, subscriber] = [connectRedis(server.url), connectBlockingRedis(server.url)];
+  const [redis, subscriber] = [connectRedis(server.url), connectSubscriber(server.url)];
   connections.push(redis, subscriber);
   await vi.waitFor(() => expect([redis.status, subscriber.status]).toEqual(["ready", "ready"]));
   return { signals: openSignals(redis, subscriber), redis, subscriber };

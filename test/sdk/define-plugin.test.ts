@@ -130,7 +130,7 @@ describe("node", () => {
       llmToken: "cap_llm",
       scopedToken: "cap_scoped",
       hasModel: false,
-      deadline: null,
+      timeLeftMs: null,
       signal,
       trace: {},
     };

@@ -38,7 +38,7 @@ const NO_GATEWAYS = {
   llmToken: "cap_llm",
   scopedToken: "cap_scoped",
   hasModel: false,
-  deadline: null,
+  timeLeftMs: null,
   trace: {},
 };
 

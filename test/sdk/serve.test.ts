@@ -108,7 +108,7 @@ describe("POST /execute", () => {
     ["another major version", { envelope_version: "3.0" }, {}, 422, "speaks 2.0 and 1.0"],
     ["a body that is too large", { task_description: "x".repeat(12 * 1024 * 1024) }, {}, 413, "larger than"],
     ["no token", {}, { "aau-llm-token": "" }, 422, "aau-llm-token"],
-    ["a broken deadline", {}, { "aau-deadline": "tomorrow" }, 422, "aau-deadline"],
+    ["a broken time limit", {}, { "aau-time-left-ms": "tomorrow" }, 422, "aau-time-left-ms"],
     ["a third kind of models", {}, { "aau-models": "maybe" }, 422, "aau-models"],
   ])("refuses %s in the platform's error format", async (_what, body, headers, status, message) => {
     const url = await serving(() => "");

@@ -23,6 +23,9 @@ export interface PodOptions {
   isPlain?: boolean;
 }
 
+/** A process that compiles what it runs is slow to start on a busy machine. */
+const READY_MS = 90_000;
+
 export async function startPod({ program, args = [], env, restarts = false, isPlain = false }: PodOptions): Promise<Pod> {
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
@@ -44,7 +47,7 @@ export async function startPod({ program, args = [], env, restarts = false, isPl
       });
     return started;
   }
-  const ready = () => untilReady("pod", child, () => expectOk(`${url}/health/liveness`));
+  const ready = () => untilReady("pod", child, () => expectOk(`${url}/health/liveness`), READY_MS);
   await ready();
   return {
     url,

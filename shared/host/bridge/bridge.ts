@@ -1,11 +1,15 @@
 /** The one always-on process: it turns entries of Redis Streams into CloudEvents for functions, one consumer a stream. */
 import { randomUUID } from "node:crypto";
+import { once } from "node:events";
 import { hostname } from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Redis } from "ioredis";
 import { Counter, Gauge } from "prom-client";
 import { openDatabase, type PlatformDb } from "../../db/database.ts";
 import { parseId } from "../../ids.ts";
 import { tryRedis } from "../../redis/availability.ts";
-import { connectBlockingRedis, connectRedis } from "../../redis/connect.ts";
+import { connectReader, connectRedis } from "../../redis/connect.ts";
+import { evictionPolicy, evicts } from "../../redis/eviction.ts";
 import { taskStream } from "../../redis/streams.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
@@ -21,14 +25,22 @@ export interface Bridge {
 }
 
 const FIND_STREAMS_EVERY_MS = 2_000;
+/** A Redis that is away at boot is waited for no longer; the bridge begins without the look at it. */
+const REDIS_AT_BOOT_MS = 2_000;
 
 export async function startBridge(config: Config, log: Log, metrics: Metrics): Promise<Bridge> {
   const redisUrl = required(config, "REDIS_URL");
   const redis = connectRedis(redisUrl, { commandTimeout: 2_000 });
   defineStreamCommands(redis);
+  const policy = await policyAtBoot(redis);
+  if (policy !== null) {
+    redis.disconnect();
+    throw evicts(policy);
+  }
   const db = await openDatabase({ url: required(config, "DATABASE_URL"), driver: config.DATABASE_DRIVER, poolSize: 2 });
   const agent = deliveryAgent();
   const consumers = new Map<string, StreamConsumer>();
+  const leaving = new Set<Promise<void>>();
   // Host and boot: a process that comes back under the same name must not be taken for the one that died.
   const consumer = `${hostname()}-${randomUUID()}`;
   const deliveries = new Counter({ name: "aau_bridge_deliveries_total", help: "Deliveries by verdict", labelNames: ["stream", "verdict"], registers: [metrics.registry] });
@@ -44,7 +56,7 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics): P
         target: { url: functionUrl(config, wire.function), event: wire.event, serviceToken: required(config, "SERVICE_TOKEN") },
         maxInFlight: config.BRIDGE_IN_FLIGHT,
         redis,
-        blocking: connectBlockingRedis(redisUrl),
+        blocking: connectReader(redisUrl),
         agent,
         log,
         onDead: (entry, reason) => failWork(db, entry, reason),
@@ -55,9 +67,20 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics): P
   }
 
   async function findStreams(): Promise<void> {
+    const found = new Set<string>();
     for (const wire of WIRING) {
-      if (!wire.stream.includes("{plugin}")) consume(wire.stream, wire);
-      else for (const name of await listPluginNames(db)) consume(taskStream(name), wire);
+      const streams = wire.stream.includes("{plugin}") ? (await listPluginNames(db)).map(taskStream) : [wire.stream];
+      for (const stream of streams) {
+        found.add(stream);
+        consume(stream, wire);
+      }
+    }
+    // Each holds a connection to Redis; those of retired plugins must not gather.
+    for (const [stream, consumer] of consumers) {
+      if (found.has(stream)) continue;
+      consumers.delete(stream);
+      leaving.add(consumer.stop(config.DRAIN_MS));
+      log("info", "stream is not read any more", { stream });
     }
   }
 
@@ -71,12 +94,17 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics): P
     async stop() {
       clearInterval(finder);
       await finding;
-      await Promise.all([...consumers.values()].map((c) => c.stop(config.DRAIN_MS)));
+      await Promise.all([...leaving, ...[...consumers.values()].map((c) => c.stop(config.DRAIN_MS))]);
       await agent.destroy();
       redis.disconnect();
       await db.close();
     },
   };
+}
+
+async function policyAtBoot(redis: Redis): Promise<string | null> {
+  if (redis.status !== "ready") await Promise.race([once(redis, "ready"), delay(REDIS_AT_BOOT_MS, undefined, { ref: false })]).catch(() => {});
+  return evictionPolicy(redis);
 }
 
 async function listPluginNames(db: PlatformDb): Promise<string[]> {

@@ -1,6 +1,6 @@
 /** The connections that several resources share. */
 import { openDatabase } from "../../db/database.ts";
-import { connectBlockingRedis, connectRedis } from "../../redis/connect.ts";
+import { connectRedis, connectSubscriber } from "../../redis/connect.ts";
 import { required } from "../config.ts";
 import type { Opening } from "../resources.ts";
 
@@ -25,7 +25,7 @@ export function redisConnection({ config, share, onClose }: Opening) {
 
 export function subscriberConnection({ config, share, onClose }: Opening) {
   return share("subscriber", () => {
-    const redis = connectBlockingRedis(required(config, "REDIS_URL"));
+    const redis = connectSubscriber(required(config, "REDIS_URL"));
     onClose(() => redis.disconnect());
     return redis;
   });

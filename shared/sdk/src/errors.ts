@@ -26,10 +26,17 @@ export class GatewayError extends Error {
 
 /**
  * A service outside the platform (an issue tracker, a code host) did not do its part, and may do so later: the platform tries again, and
- * counts it against the plugin's health. The message is shown to the caller as it is.
+ * counts it against the plugin's health, unless it is the caller's own choice (`isCallers`): what is wrong with one tenant's service says
+ * nothing of the plugin that works for all. The message is shown to the caller as it is.
  */
 export class UpstreamUnavailable extends Error {
   override readonly name = "UpstreamUnavailable";
+  readonly isCallers: boolean;
+
+  constructor(message?: string, { isCallers = false, ...options }: ErrorOptions & { isCallers?: boolean } = {}) {
+    super(message, options);
+    this.isCallers = isCallers;
+  }
 }
 
 /** Why an execution was stopped from outside; the `reason` of the execution's AbortSignal. */

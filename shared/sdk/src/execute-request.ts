@@ -8,20 +8,15 @@ import { InputEnvelope2 } from "./envelopes-2.ts";
 export const MAX_BODY_BYTES = 12 * 1024 * 1024;
 
 const Token = v.pipe(v.string(), v.regex(/^[\x21-\x7e]{1,8192}$/, "must be a capability token"));
-const Instant = v.optional(
-  v.pipe(
-    v.string(),
-    v.isoTimestamp(),
-    v.transform((text) => new Date(text)),
-  ),
-);
+/** Milliseconds from now: this process's clock need not agree with the platform's. */
+const Span = v.optional(v.pipe(v.string(), v.regex(/^\d{1,10}$/, "must be milliseconds"), v.transform(Number)));
 const Headers = v.object({
   "aau-llm-token": Token,
   "aau-scoped-token": Token,
   "aau-models": v.optional(v.picklist(["live", "offline"]), "live"),
-  "aau-deadline": Instant,
+  "aau-time-left-ms": Span,
   /** After this the plugin stops at the next node's boundary: the platform's own process, or the request, cannot last for longer. */
-  "aau-stop-after": Instant,
+  "aau-stop-in-ms": Span,
   traceparent: v.optional(v.fallback(v.optional(v.pipe(v.string(), v.regex(/^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/))), undefined)),
 });
 export type ExecuteHeaders = v.InferOutput<typeof Headers>;

@@ -56,7 +56,7 @@ function stopper(manifest: Manifest, runtime: Runtime): { signal: AbortSignal; d
   // Every parallel branch listens; a graph with more than ten is no leak.
   setMaxListeners(0, controller.signal);
   const ownMs = manifest.timeout_seconds * 1000;
-  const givenMs = runtime.deadline ? runtime.deadline.getTime() - Date.now() : Number.POSITIVE_INFINITY;
+  const givenMs = runtime.timeLeftMs ?? Number.POSITIVE_INFINITY;
   const limitMs = Math.max(Math.min(ownMs, givenMs), 0);
   // Made when it is needed: an error with its stack costs more than the rest of this function.
   const reason = () => (givenMs < ownMs - DEADLINE_SLACK_MS ? new Stopped("deadline", "the deadline passed") : new Stopped("time_limit", "the time-out passed"));
@@ -66,7 +66,7 @@ function stopper(manifest: Manifest, runtime: Runtime): { signal: AbortSignal; d
   else runtime.signal.addEventListener("abort", onAbort, { once: true });
   return {
     signal: controller.signal,
-    deadlineAt: Date.now() + limitMs,
+    deadlineAt: performance.now() + limitMs,
     clear() {
       clearTimeout(timer);
       runtime.signal.removeEventListener("abort", onAbort);

@@ -20,8 +20,8 @@ export interface Runtime {
   scopedToken: string;
   /** False when the llm-gateway answers from its offline model. */
   hasModel: boolean;
-  /** When the platform stops waiting; `null` leaves only the plugin's own time-out. */
-  deadline: Date | null;
+  /** How long the platform waits; `null` leaves only the plugin's own time-out. */
+  timeLeftMs: number | null;
   /** Aborted when the platform hangs up or the process is cut off. */
   signal: AbortSignal;
   /** Aborted when the process has to go soon: no further node begins. */
@@ -47,6 +47,7 @@ export interface ExecutionParts {
   runtime: Runtime;
   anthropic: Awaited<ReturnType<typeof loadAnthropic>>;
   signal: AbortSignal;
+  /** On the monotonic clock. */
   deadlineAt: number;
   emit(event: ExecutionEvent): void;
 }
@@ -174,7 +175,7 @@ export class Execution {
       token: runtime.llmToken,
       node,
       signal,
-      timeoutMs: Math.max(deadlineAt - Date.now(), 1),
+      timeoutMs: Math.max(Math.floor(deadlineAt - performance.now()), 1),
       trace: runtime.trace,
       countOccurrence: (key) => this.#countOccurrence(key),
       onSeen: (seen) => this.#count(node, seen),

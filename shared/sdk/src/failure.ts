@@ -24,7 +24,7 @@ const stops: Record<Stopped["why"], Failure> = {
   shutdown: { error: "The plugin's process is being stopped; another one can run the task.", error_code: "PLUGIN_UNAVAILABLE", error_cause: "platform" },
 };
 
-const unavailable = (error: string, error_cause: "upstream" | "platform", retryAfterSec?: number): Failure => ({
+const unavailable = (error: string, error_cause: "caller" | "upstream" | "platform", retryAfterSec?: number): Failure => ({
   error,
   error_code: "PLUGIN_UNAVAILABLE",
   error_cause,
@@ -71,7 +71,9 @@ function fromError(error: unknown, anthropic: Anthropic): Failure | null {
   if (error instanceof Stopped) return stops[error.why];
   if (error instanceof CallerMistake) return { error: error.message || "The plugin cannot work on this input.", error_code: "INVALID_INPUT", error_cause: "caller" };
   if (error instanceof ContentPolicyRefusal) return refusal;
-  if (error instanceof UpstreamUnavailable) return unavailable(error.message || "A service that the plugin needs did not answer.", "upstream");
+  if (error instanceof UpstreamUnavailable) {
+    return unavailable(error.message || "A service that the plugin needs did not answer.", error.isCallers ? "caller" : "upstream");
+  }
   if (error instanceof GatewayError) {
     const isOurs = error.status === null || error.status >= 500 || UPSTREAM_STATUS.has(error.status);
     return isOurs && error.status !== 403 ? unavailable("A store of the platform did not answer.", "platform") : null;

@@ -168,9 +168,9 @@ class PluginService {
           llmToken: headers["aau-llm-token"],
           scopedToken: headers["aau-scoped-token"],
           hasModel: headers["aau-models"] === "live",
-          deadline: headers["aau-deadline"] ?? null,
+          timeLeftMs: headers["aau-time-left-ms"] ?? null,
           signal,
-          leaving: this.#leavingAt(headers["aau-stop-after"]),
+          leaving: this.#leavingIn(headers["aau-stop-in-ms"]),
           trace: { "aau-request-id": requestId, ...(headers.traceparent && { traceparent: headers.traceparent }) },
           onNodeEnd: (node, duration_ms, outcome) => this.#log({ level: "info", message: `Node ${outcome}`, ...about, node, duration_ms }),
         },
@@ -206,9 +206,8 @@ class PluginService {
   }
 
   /** What tells an execution to stop at its next node: the drain, or the time that the platform has named. */
-  #leavingAt(stopAfter: Date | undefined): AbortSignal {
-    if (!stopAfter) return this.#leaving.signal;
-    const leftMs = stopAfter.getTime() - Date.now();
+  #leavingIn(leftMs: number | undefined): AbortSignal {
+    if (leftMs === undefined) return this.#leaving.signal;
     return leftMs <= 0 ? AbortSignal.abort() : AbortSignal.any([this.#leaving.signal, AbortSignal.timeout(Math.min(leftMs, MAX_TIMER_MS))]);
   }
 

@@ -6,16 +6,20 @@ import plugin from "../plugin.ts";
 import { delay, during, type Scenario } from "./scenario.ts";
 
 const STREAM = taskStream(plugin.name);
+const SKEW_MS = 600_000;
 
 export const DELIVERY_SCENARIOS: readonly Scenario[] = [
   {
     id: "F-18",
-    title: "every ring comes three times more, out of order, among rings for tasks that nobody knows",
+    title: "every ring comes three times more, out of order and after the end, among rings for tasks that nobody knows",
     isShort: true,
     run: (tools, count) =>
       during(tools, tools.send(count), async () => {
         for (let i = 0; i < 3; i++) {
-          const { rows } = await tools.platform.look.query<{ id: string }>("SELECT id FROM tasks WHERE status IN ('queued', 'running') ORDER BY md5(id::text || $1)", [String(i)]);
+          const { rows } = await tools.platform.look.query<{ id: string }>(
+            "SELECT id FROM tasks WHERE status IN ('queued', 'running') OR completed_at > now() - interval '5 seconds' ORDER BY md5(id::text || $1)",
+            [String(i)],
+          );
           const ids = [...rows.map(({ id }) => id), "00000000-0000-7000-8000-000000000000"];
           await ask(tools.platform.redis.url, async (redis) => {
             for (const id of ids) await redis.xadd(STREAM, "*", "task_id", publicId("task", id), "traceparent", "");
@@ -41,6 +45,25 @@ export const DELIVERY_SCENARIOS: readonly Scenario[] = [
             const pending = (await redis.xpending(STREAM, "bridge", "-", "+", 100, "thief")) as [string][];
             for (const [id] of pending) await redis.xclaim(STREAM, "bridge", "thief", 0, id, "IDLE", 86_400_000, "JUSTID");
           });
+        },
+      ),
+  },
+  {
+    id: "F-20",
+    title: "the clock of one process after the other is ten minutes ahead, then jumps back to ten minutes behind",
+    isShort: true,
+    run: (tools, count) =>
+      during(
+        tools,
+        tools.send(count, (i) => ({ slowMs: 300, isPlan: i % 4 === 0 })),
+        async () => {
+          // One at a time: that is how far a cluster's clocks may differ.
+          for (const name of ["task-execute-1", "llm-gateway", "plugin", "scope-gateway", "wake"] satisfies ProcessName[]) {
+            for (const shiftMs of [SKEW_MS, -SKEW_MS, 0]) {
+              tools.platform.processes[name].setClock(shiftMs);
+              if (shiftMs !== 0) await delay(700);
+            }
+          }
         },
       ),
   },
@@ -77,9 +100,9 @@ export const DELIVERY_SCENARIOS: readonly Scenario[] = [
     run: (tools, count) =>
       during(
         tools,
-        tools.send(count, () => ({ slowMs: 300 })),
+        tools.send(count, (i) => ({ slowMs: 300, isPlan: i % 4 === 0 })),
         async () => {
-          for (const name of ["task-execute-1", "plugin", "task-submit", "llm-gateway", "task-execute-2", "bridge"] satisfies ProcessName[]) {
+          for (const name of ["task-execute-1", "plugin", "ticket-processor", "task-submit", "llm-gateway", "task-execute-2", "bridge"] satisfies ProcessName[]) {
             tools.platform.processes[name].terminate();
             await delay(1_500);
           }
@@ -92,10 +115,14 @@ export const DELIVERY_SCENARIOS: readonly Scenario[] = [
     isShort: true,
     weight: 2,
     run: (tools, count) =>
-      during(tools, tools.send(count), async () => {
-        for (const process of Object.values(tools.platform.processes)) process.kill();
-        await Promise.all([tools.platform.redis.crash(700), tools.platform.database.crash(300)]);
-        await delay(LEASE_MS);
-      }),
+      during(
+        tools,
+        tools.send(count, (i) => ({ isPlan: i % 4 === 0 })),
+        async () => {
+          for (const process of Object.values(tools.platform.processes)) process.kill();
+          await Promise.all([tools.platform.redis.crash(700), tools.platform.database.crash(300)]);
+          await delay(LEASE_MS);
+        },
+      ),
   },
 ];

@@ -1,7 +1,8 @@
 import { DELIVERY_SCENARIOS } from "./delivery.ts";
+import { EVIL_SCENARIOS } from "./evil.ts";
 import { POSTGRES_SCENARIOS } from "./postgres.ts";
 import { PROVIDER_SCENARIOS } from "./provider.ts";
 import { REDIS_SCENARIOS } from "./redis.ts";
 import type { Scenario } from "./scenario.ts";
 
-export const SCENARIOS: readonly Scenario[] = [...REDIS_SCENARIOS, ...POSTGRES_SCENARIOS, ...DELIVERY_SCENARIOS, ...PROVIDER_SCENARIOS];
+export const SCENARIOS: readonly Scenario[] = [...REDIS_SCENARIOS, ...POSTGRES_SCENARIOS, ...DELIVERY_SCENARIOS, ...PROVIDER_SCENARIOS, ...EVIL_SCENARIOS];

@@ -10,7 +10,12 @@ export const POSTGRES_SCENARIOS: readonly Scenario[] = [
     id: "F-10",
     title: "PostgreSQL stops at once and recovers from its log",
     isShort: true,
-    run: (tools, count) => during(tools, tools.send(count), () => tools.platform.database.crash(500)),
+    run: (tools, count) =>
+      during(tools, tools.send(count), async () => {
+        // Callers have been told of some of their tasks by then.
+        await delay(700);
+        await tools.platform.database.crash(500);
+      }),
   },
   {
     id: "F-11",

@@ -1,7 +1,7 @@
 /** A fault of RELIABILITY.md 1.1: it is armed, tasks run into it, it is healed, and each task says how it has to end. */
 import { setTimeout as delay } from "node:timers/promises";
 import type { Job } from "../client.ts";
-import { DEADLINE_MS, type RoundTools, untilAtRest } from "../rounds.ts";
+import { type RoundTools, untilAtRest } from "../rounds.ts";
 
 export interface Scenario {
   id: string;
@@ -28,7 +28,7 @@ export function toolsOf(tools: RoundTools, { id }: Scenario): ScenarioTools {
     async send(count, make = () => ({}), inFlight = IN_FLIGHT) {
       const jobs = Array.from({ length: count }, (_, i): Job => {
         const marker = `${prefix}-${sent++}`;
-        return { marker, apiKey: tools.platform.keys.unlimited, deadlineMs: DEADLINE_MS, deserves: { status: ["success"] }, ...make(i) };
+        return { marker, apiKey: tools.platform.keys.unlimited, deadlineMs: tools.times.deadlineMs, deserves: { status: ["success"] }, ...make(i) };
       });
       const work = async () => {
         for (let job = jobs.shift(); job; job = jobs.shift()) await tools.client.run(job);

@@ -92,7 +92,7 @@ describe.each([
       void fetch(`${played.server.url}${asked.path}`, { method: "POST", body: JSON.stringify(asked.body) });
       return new Promise((resolve) => setTimeout(() => resolve("hang up"), 200));
     };
-    expect(await file()).toMatchObject({ status: "failed", error_code: "PLUGIN_UNAVAILABLE", error_cause: "upstream" });
+    expect(await file()).toMatchObject({ status: "failed", error_code: "PLUGIN_UNAVAILABLE", error_cause: "caller" });
     expect(await file()).toMatchObject({ status: "success", data: { summary: { created: 2, known: 1 } } });
     expect(played.server.issues).toHaveLength(3);
   });
@@ -116,15 +116,15 @@ describe.each([
   });
 
   it.each([
-    [401, {}, "caller", "does not accept the secret"],
-    [403, {}, "caller", "does not let"],
-    [429, { "retry-after": "3600" }, "caller", "limit of requests"],
-    [500, { "retry-after": "60" }, "upstream", "answered 500"],
-    [503, { "retry-after": "60" }, "upstream", "answered 503"],
-  ])("explains a %i %o as the fault of the %s", async (status, headers, cause, words) => {
+    [401, {}, "INVALID_INPUT", "does not accept the secret"],
+    [403, {}, "INVALID_INPUT", "does not let"],
+    [429, { "retry-after": "3600" }, "INVALID_INPUT", "limit of requests"],
+    [500, { "retry-after": "60" }, "PLUGIN_UNAVAILABLE", "answered 500"],
+    [503, { "retry-after": "60" }, "PLUGIN_UNAVAILABLE", "answered 503"],
+  ])("explains a %i %o as %s on the caller's side, since the tenant chose the tracker", async (status, headers, code, words) => {
     played.server.fault = () => ({ status, headers });
     const output = await file();
-    expect(output).toMatchObject({ status: "failed", error_cause: cause, error_code: cause === "caller" ? "INVALID_INPUT" : "PLUGIN_UNAVAILABLE" });
+    expect(output).toMatchObject({ status: "failed", error_cause: "caller", error_code: code });
     expect(output.error).toContain(words);
     expect(output.error).not.toContain(TOKEN);
   });

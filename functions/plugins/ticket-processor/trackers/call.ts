@@ -15,7 +15,7 @@ export interface Service {
   headers: Readonly<Record<string, string>>;
   /** The name of the secret that opens it, for messages. */
   secretName: string;
-  /** Run by the provider for everyone, so that its trouble is nobody's own. A tenant's own server must not close the plugin for others. */
+  /** Run by the provider for everyone, so that its trouble passes without the tenant's help. */
   isShared: boolean;
   signal: AbortSignal;
 }
@@ -42,8 +42,9 @@ export function isShared({ hostname }: URL, isOneOf: (hostname: string) => boole
   return isOneOf(hostname) || LOOPBACK.has(hostname);
 }
 
+/** Whichever it is, the tenant chose it: a site that is suspended, or a provider's outage, must not close the plugin for those with other trackers. */
 export function away(service: Service, what: string, cause?: unknown): Error {
-  if (service.isShared) return new UpstreamUnavailable(`${what}. What was filed stays; running the task again files the rest.`, { cause });
+  if (service.isShared) return new UpstreamUnavailable(`${what}. What was filed stays; running the task again files the rest.`, { cause, isCallers: true });
   return new CallerMistake(`${what} (${service.base.host}). Try again when it works; what was filed is not filed twice.`, { cause });
 }
 

@@ -148,7 +148,7 @@ export class PluginHarness implements AsyncDisposable {
           "aau-scoped-token": tokens.scoped,
           "aau-models": this.#hasModel ? "live" : "offline",
           "aau-request-id": `req_${randomUUID()}`,
-          ...(options.deadline && { "aau-deadline": options.deadline.toISOString() }),
+          ...(options.deadline && { "aau-time-left-ms": String(Math.max(options.deadline.getTime() - Date.now(), 0)) }),
         },
         body: JSON.stringify(input),
         signal: AbortSignal.any([AbortSignal.timeout(this.#plugin.manifest.timeout_seconds * 1000 + SLACK_MS), ...(options.signal ? [options.signal] : [])]),
