@@ -90,7 +90,7 @@ const INTRODUCTION = `Send a command in plain language; the platform finds the p
 
 **Keys.** Send \`Authorization: Bearer sk_live_…\`. A key holds scopes; each call names the one that it needs.
 
-**Errors** all have one shape: \`{"error": {"code", "message", "retryable", "request_id"}}\`. Quote the \`request_id\`, which is also in the \`X-Request-Id\` header of every answer; send that header to choose it (8 to 64 of A-Z, a-z, 0-9, _ and -). An unknown address answers 404, a known one with another method 405.
+**Errors** all have one shape: \`{"error": {"code", "message", "retryable", "request_id"}}\`. Quote the \`request_id\`, which is also in the \`X-Request-Id\` header of every answer; send that header to choose it (8 to 64 of A-Z, a-z, 0-9, _ and -; it stands in our logs, so let it name nobody). An unknown address answers 404, a known one with another method 405.
 
 **Limits** count in a sliding minute. Every answer to a known key carries \`X-RateLimit-Limit\`, \`X-RateLimit-Remaining\` and \`X-RateLimit-Reset\`; a 429 also says \`Retry-After\`.
 

@@ -218,7 +218,7 @@ describe.each(byName(GUARDED.filter((fn) => fn.query)))("%s", (_, fn) => {
         expectRefusal(answer, "INVALID_INPUT", query);
         expectRateHeaders(answer, query);
       }
-      const needed = (operationOf(fn).parameters ?? []).filter((p) => p.in === "query" && p.required).map((p) => `${p.name}=sample&`);
+      const needed = (operationOf(fn).parameters ?? []).filter((p) => p.in === "query" && p.required).map((p) => `${p.name}=${Object(p.schema).examples?.[0] ?? "sample"}&`);
       const unknown = await own.api(method, `${path()}?${needed.join("")}constructor=1`);
       expect(expectRefusal(unknown, "INVALID_INPUT").message).toContain("constructor: is not a known field");
     });
