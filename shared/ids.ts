@@ -23,6 +23,7 @@ const PREFIX = {
   document: "doc",
   subscription: "sub",
   invoice: "inv",
+  erasure: "era",
   webhook: "whk",
   delivery: "del",
   event: "evt",
@@ -35,6 +36,7 @@ export type KeyId = Id<"key">;
 export type DocumentId = Id<"document">;
 export type SubscriptionId = Id<"subscription">;
 export type InvoiceId = Id<"invoice">;
+export type ErasureId = Id<"erasure">;
 export type WebhookId = Id<"webhook">;
 
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";

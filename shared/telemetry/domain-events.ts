@@ -55,6 +55,10 @@ export interface Telemetry {
     durationMs: number;
     isDisabled: boolean;
   }): void;
+  erasureFinished(erasure: { erasureId: string; tenantId: string }): void;
+  /** A part that an erasure needs is away; it goes on later. */
+  erasurePutOff(erasure: { erasureId: string; tenantId: string; error: unknown }): void;
+  retentionPurged(kind: string, count: number): void;
   wakeRang(count: number): void;
   questionsEnded(count: number): void;
   probeFound(plugin: string, status: string): void;
@@ -68,6 +72,7 @@ export interface Telemetry {
 export function openTelemetry(log: Log, metrics: Metrics, spans: Spans | null = null): Telemetry {
   const ids = (task: { taskId: string; tenantId: string; plugin: string }) => ({ task_id: publicId("task", task.taskId), tenant_id: task.tenantId, plugin_name: task.plugin });
   const documentIds = (document: { documentId: string; tenantId: string }) => ({ document_id: publicId("document", document.documentId), tenant_id: document.tenantId });
+  const erasureIds = (erasure: { erasureId: string; tenantId: string }) => ({ erasure_id: publicId("erasure", erasure.erasureId), tenant_id: erasure.tenantId });
   return {
     taskAdmitted(task) {
       metrics.routerMethod.inc({ method: task.method });
@@ -174,6 +179,9 @@ export function openTelemetry(log: Log, metrics: Metrics, spans: Spans | null = 
         ...(sent.error === null ? {} : { reason: sent.error }),
       });
     },
+    erasureFinished: (erasure) => log("info", "erasure finished", erasureIds(erasure)),
+    erasurePutOff: (erasure) => log("warn", "erasure put off", { ...erasureIds(erasure), error: erasure.error }),
+    retentionPurged: (kind, count) => count > 0 && log("info", "retention purged", { reason: kind, count }),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
     questionsEnded: (count) => count > 0 && log("info", "questions ended without an answer", { count }),
     pluginMoved: (plugin, status, subscriptionsEnded) => log("info", "plugin moved on", { plugin_name: plugin, status, count: subscriptionsEnded }),

@@ -10,6 +10,7 @@ export interface LogFields {
   document_id?: string;
   invoice_id?: string;
   webhook_id?: string;
+  erasure_id?: string;
   tenant_id?: string;
   plugin_name?: string;
   node?: string;

@@ -59,6 +59,10 @@ async function plantRows(tenantId: TenantId): Promise<void> {
     "INSERT INTO tickets (tenant_id, number, fingerprint, title, type, priority, source_task, source_plugin) VALUES ($1, 1, repeat('0', 64), 'mine', 'bug', 'low', $2, 'filer')",
     [tenantId, ownersTask],
   );
+  const erasure = newId("erasure");
+  await admin.query("INSERT INTO erasure_requests (id, tenant_id, subject_sha256, user_id, requested_by) VALUES ($1, $2, 'x', $3, 'user')", [erasure, tenantId, newId("user")]);
+  await admin.query("INSERT INTO removed_users (tenant_id, user_id) VALUES ($1, $2)", [tenantId, newId("user")]);
+  await admin.query("INSERT INTO erasure_items (erasure_id, tenant_id, kind, item_id) VALUES ($1, $2, 'task', $3)", [erasure, tenantId, newId("task")]);
   await admin.query("INSERT INTO ticket_events (tenant_id, number, type, task_id) VALUES ($1, 1, 'created', $2)", [tenantId, ownersTask]);
   await admin.query("INSERT INTO webhooks (id, tenant_id, url, events, secret, secret_key_id) VALUES ($1, $2, 'https://example.com', '{quota.warning}', '', 'k1')", [
     newId("webhook"),

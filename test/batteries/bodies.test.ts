@@ -30,7 +30,7 @@ const bytes = (...parts: (string | number[])[]) => new Uint8Array(Buffer.concat(
 const WRONG_TYPES: unknown[] = [null, true, 0, -1, 1.5, 1e308, "", "text", [], [[]], [{}], { a: 1 }];
 
 /** Functions whose sample names, in its address, what is not there in another way than an id is not. */
-const SAMPLE_NAMES: Record<string, ErrorCode> = { "secret-put": "INVALID_INPUT" };
+const SAMPLE_NAMES: Record<string, ErrorCode> = { "secret-put": "INVALID_INPUT", "erasure-request": "NOT_FOUND" };
 
 describe.each(byName(GUARDED.filter((fn) => fn.body)))("%s", (_, fn) => {
   const { method } = addressOf(fn);
@@ -220,7 +220,7 @@ describe.each(byName(GUARDED.filter((fn) => fn.query)))("%s", (_, fn) => {
         expectRefusal(answer, "INVALID_INPUT", query);
         expectRateHeaders(answer, query);
       }
-      const needed = (operationOf(fn).parameters ?? []).filter((p) => p.in === "query" && p.required).map((p) => `${p.name}=sample&`);
+      const needed = (operationOf(fn).parameters ?? []).filter((p) => p.in === "query" && p.required).map((p) => `${p.name}=${Object(p.schema).examples?.[0] ?? "sample"}&`);
       const unknown = await own.api(method, `${path()}?${needed.join("")}constructor=1`);
       expect(expectRefusal(unknown, "INVALID_INPUT").message).toContain("constructor: is not a known field");
     });

@@ -4,6 +4,7 @@ import type { PlatformDb } from "../../shared/db/database.ts";
 import type { HttpFunction } from "../../shared/host/declare.ts";
 import { publicId } from "../../shared/ids.ts";
 import { closeMonth } from "../../shared/metering/close-months.ts";
+import { newUser } from "../privacy/people.ts";
 import type { TestTenant } from "../support/platform.ts";
 import { operationOf } from "./declared.ts";
 
@@ -19,6 +20,7 @@ export async function plantOneOfEach(tenant: TestTenant, db: PlatformDb): Promis
   const { subscriptions } = (await tenant.api("GET", "/v1/subscriptions")).body;
   await closeMonth(db, tenant.tenantId, `${new Date().toISOString().slice(0, 7)}-01`);
   const { invoices } = (await tenant.api("GET", "/v1/invoices")).body;
+  const erasure = await tenant.api("POST", "/v1/gdpr/erasure-request", { user_id: publicId("user", await newUser(db, tenant.tenantId)) });
   return {
     whk: webhook.body.webhook_id,
     del: deliveries.body.deliveries[0].delivery_id,
@@ -28,6 +30,7 @@ export async function plantOneOfEach(tenant: TestTenant, db: PlatformDb): Promis
     key: key.body.id,
     doc: document.body.document_id,
     usr: user.body.id,
+    era: erasure.body.erasure_id,
     ten: publicId("tenant", tenant.tenantId),
   };
 }

@@ -113,7 +113,8 @@ describe.each(byName(GUARDED))("%s", (_, fn) => {
     });
   });
 
-  it("refuses a key without its scope before it looks at anything else", async () => {
+  // Where any key may ask, the handler says who may have what.
+  it.skipIf(fn.scope === "any")("refuses a key without its scope before it looks at anything else", async () => {
     const { key } = await allButItsScope();
     await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
       const tries = [

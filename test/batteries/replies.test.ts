@@ -1,8 +1,9 @@
 /** Every public function is called until each of its declared replies was seen, and every reply is held to its schema. */
 import * as v from "valibot";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { parseId } from "../../shared/ids.ts";
+import { parseId, publicId } from "../../shared/ids.ts";
 import { closeMonth } from "../../shared/metering/close-months.ts";
+import { newUser as newPerson } from "../privacy/people.ts";
 import { type ApiAnswer, startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
 import { keepWaiting } from "../support/waiting-artifact.ts";
@@ -58,6 +59,7 @@ const tried = async () => {
   );
 };
 
+const eraseSomebody = async () => own.api("POST", "/v1/gdpr/erasure-request", { user_id: publicId("user", await newPerson(platform.db, own.tenantId)) });
 const setSecret = () => own.api("PUT", "/v1/plugins/keeper/secrets/token", { value: "v" });
 
 /** Good calls of each function; a new public function needs a line here. */
@@ -133,6 +135,17 @@ const CALLS: Record<string, (() => Promise<ApiAnswer>)[]> = {
   "webhook-recover": [async () => own.api("POST", `/v1/webhooks/${await webhook()}/recover`, { since: "2026-01-01T00:00:00Z" })],
   "webhook-rotate": [async () => own.api("POST", `/v1/webhooks/${await webhook()}/rotate`, {})],
   "webhook-delete": [async () => own.api("DELETE", `/v1/webhooks/${await webhook()}`)],
+  "erasure-request": [() => eraseSomebody()],
+  "erasure-status": [
+    async () => own.api("GET", `/v1/gdpr/erasure-requests/${(await eraseSomebody()).body.erasure_id}`),
+    async () => {
+      const { erasure_id } = (await eraseSomebody()).body;
+      const read = () => own.api("GET", `/v1/gdpr/erasure-requests/${erasure_id}`);
+      await vi.waitFor(async () => expect((await read()).body.status).toBe("completed"), { timeout: 20_000 });
+      return read();
+    },
+  ],
+  "data-export": [() => own.api("GET", `/v1/gdpr/export?user_id=${publicId("user", own.userId)}`)],
   openapi: [() => platform.call("GET", "/openapi.json")],
   docs: [() => platform.call("GET", "/docs")],
 };
