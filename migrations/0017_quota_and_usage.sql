@@ -283,39 +283,40 @@ BEGIN
     FROM plan_quota(p_tenant, p_environment, date_trunc('month', now() AT TIME ZONE 'UTC')::date, p_plan) q;
 END $$;
 
--- As in 0008, with the sandbox.
-CREATE OR REPLACE FUNCTION answer_task(p_tenant uuid, p_id uuid, p_plugin text, p_plan jsonb)
-RETURNS TABLE (outcome text, traceparent text, quota_limit int) LANGUAGE plpgsql AS $$
+-- As in 0016, with the sandbox.
+CREATE OR REPLACE FUNCTION answer_task(p_tenant uuid, p_id uuid, p_choice int, p_plugin text, p_plan jsonb)
+RETURNS TABLE (outcome text, traceparent text, plugin text, quota_limit int) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
-DECLARE t tasks; v_reserved record; v_period date := date_trunc('month', now() AT TIME ZONE 'UTC')::date; v_deadline timestamptz; v_refused text; v_limit int;
+DECLARE t tasks; v_reserved record; v_deadline timestamptz; v_refused text; v_period date := date_trunc('month', now() AT TIME ZONE 'UTC')::date;
 BEGIN
   PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
   SELECT * INTO t FROM tasks WHERE id = p_id AND tenant_id = p_tenant FOR NO KEY UPDATE;
   IF NOT FOUND THEN RETURN; END IF;
 
   IF t.status <> 'pending' THEN
-    v_refused := CASE WHEN t.routing_method = 'clarified' AND t.plugin_name = p_plugin THEN 'answered_before' ELSE 'not_pending' END;
+    -- A task that was answered before this function existed has no `chosen`; its plugin says which it was.
+    v_refused := CASE WHEN t.routing_method = 'clarified' AND coalesce((t.input_request->>'chosen')::int = p_choice, t.plugin_name = p_plugin) THEN 'answered_before' ELSE 'not_pending' END;
   ELSIF t.deadline < now() THEN
     v_refused := 'too_late';
-  ELSIF NOT t.input_request->'candidates' @> jsonb_build_array(jsonb_build_object('plugin', p_plugin)) THEN
-    v_refused := 'no_candidate';
-  ELSE
-    SELECT * INTO v_reserved FROM reserve_plan(p_tenant, t.environment, v_period, p_plan);
-    v_refused := v_reserved.refused;
-    v_limit := v_reserved.quota_limit;
   END IF;
   IF v_refused IS NOT NULL THEN
-    RETURN QUERY SELECT v_refused, t.traceparent, v_limit;
+    RETURN QUERY SELECT v_refused, t.traceparent, NULL::text, NULL::int;
+    RETURN;
+  END IF;
+  SELECT * INTO v_reserved FROM reserve_plan(p_tenant, t.environment, v_period, p_plan);
+  IF v_reserved.refused IS NOT NULL THEN
+    RETURN QUERY SELECT v_reserved.refused, t.traceparent, v_reserved.plugin, v_reserved.quota_limit;
     RETURN;
   END IF;
 
   -- The time in which an answer was awaited is not taken from the plugin, unless the caller named the hour.
   v_deadline := coalesce(now() + (t.input_request->>'run_ms')::int * interval '1 millisecond', t.deadline);
   UPDATE tasks SET status = 'queued', plugin_name = p_plugin, plan = v_reserved.plan, routing_method = 'clarified', routing_confidence = 1, reserved_period = v_period,
-      overage = v_reserved.overage, deadline = v_deadline, next_ring_at = least(now() + interval '10 seconds', v_deadline), event_seq = event_seq + 1
+      overage = v_reserved.overage, input_request = input_request || jsonb_build_object('chosen', p_choice),
+      deadline = v_deadline, next_ring_at = least(now() + interval '10 seconds', v_deadline), event_seq = event_seq + 1
     WHERE id = p_id;
   INSERT INTO task_events (task_id, seq, tenant_id, type, data) VALUES (p_id, t.event_seq + 1, p_tenant, 'answered', jsonb_build_object('plugin', p_plugin));
-  RETURN QUERY SELECT 'answered', t.traceparent, NULL::int;
+  RETURN QUERY SELECT 'answered', t.traceparent, NULL::text, NULL::int;
 END $$;
 
 -- As in 0013. The fallback's execution is its own: it is reserved on its own quota when it is first needed, beside the first plugin's, and the
