@@ -250,6 +250,7 @@ async function play(db: Database, { tenant, kind, isTest, steps }: Script): Prom
       node: null,
       model: one.model,
       charges: true,
+      traceparent: "00-0-0-00",
       requestBytes: 1_000,
       usedBefore: 0,
       signal: new AbortController().signal,
