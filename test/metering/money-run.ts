@@ -252,6 +252,7 @@ async function play(db: Database, { tenant, kind, isTest, steps }: Script): Prom
       model: one.model,
       traceparent: traceparentOf(null),
       charges: true,
+      traceparent: "00-0-0-00",
       requestBytes: 1_000,
       usedBefore: 0,
       signal: new AbortController().signal,

@@ -319,6 +319,7 @@ describe("a candidate that takes several steps", () => {
     const tenant = await own.tenant({ subscriptions: { reviewer: null, reporter: 1, reader: 0 } });
     const { task_id: id } = await asked(tenant);
     const lacking = await own.tenant({ subscriptions: { reviewer: null, reader: null } });
+    await useUpSandbox(own, lacking, "reporter");
     const { task_id: other } = await asked(lacking);
     await expectNothingWritten(own.env.DATABASE_URL ?? "", async () => {
       expect(expectRefusal(await answer(tenant, id, { candidate: 1 }), "QUOTA_EXCEEDED")).toMatchObject({ plugin: "reader", quota_limit: 0 });
