@@ -93,7 +93,7 @@ BEGIN
     (SELECT coalesce(sum(l.input_tokens::bigint + l.output_tokens + l.cache_write_tokens + l.cache_read_tokens), 0)::text FROM llm_calls l
       WHERE l.task_id = p_task AND l.state = 'done' AND (l.step = p_parent OR starts_with(l.step, p_parent || '.'))),
     v_limit,
-    jsonb_build_object('user_id', t.user_id, 'context', t.context, 'priority', t.priority, 'request_id', t.request_id, 'traceparent', t.traceparent,
+    jsonb_build_object('deadline_ms', (extract(epoch FROM t.deadline - now()) * 1000)::bigint, 'user_id', t.user_id, 'context', t.context, 'priority', t.priority, 'request_id', t.request_id, 'traceparent', t.traceparent,
       'created_at', t.created_at, 'routing_method', t.routing_method,
       'config', (SELECT g.config FROM tenant_plugin_config g JOIN plugins p ON p.id = g.plugin_id WHERE g.tenant_id = p_tenant AND p.name = p_plugin),
       'profile', (SELECT jsonb_build_object('role', u.role) FROM users u WHERE u.id = t.user_id AND u.tenant_id = p_tenant));

@@ -21,8 +21,6 @@ const MAX_DEPTH = 3;
 const MAX_CHAINED_STEPS = 20;
 /** The parent must have time to do something with the answer. */
 const LEFT_FOR_PARENT_MS = 2_000;
-/** As call-plugin.ts sets a token's end after its call's. */
-const TOKEN_SLACK_MS = 5_000;
 
 const Record_ = v.record(v.string(), v.unknown());
 const Begun = v.object({
@@ -36,6 +34,7 @@ const Begun = v.object({
       user_id: v.nullable(v.string()),
       context: v.nullable(TaskContext),
       priority: v.picklist(["low", "normal", "high"]),
+      deadline_ms: v.number(),
       request_id: v.string(),
       traceparent: v.nullable(v.string()),
       created_at: v.string(),
@@ -58,8 +57,6 @@ export async function beginChainedStep(
   asked: v.InferOutput<typeof ChainRequest>,
 ): Promise<Begun> {
   if (capability.step.split(".").length > MAX_DEPTH) throw new Refusal("CHAIN_LIMIT", { message: `Plugins call each other at most ${MAX_DEPTH} deep.` });
-  const deadlineAtMs = capability.exp - TOKEN_SLACK_MS - LEFT_FOR_PARENT_MS;
-  if (deadlineAtMs <= Date.now()) throw new Refusal("PLUGIN_TIMEOUT", { message: "There is no time left for another plugin." });
 
   const catalogue = await currentCatalogue(db, redis, null, asId("tenant", capability.tenant));
   const parent = await pluginVersion(db, catalogue.generation, capability.plugin, capability.version);
@@ -95,6 +92,8 @@ export async function beginChainedStep(
   if (begun.outcome !== "begun" || begun.task === null) throw refusalOf(begun.outcome, plugin);
 
   const { task } = begun;
+  // What the parent says of its time can only make it shorter: its own end, which the hold watches for, ends this step in any case.
+  const leftMs = Math.min(asked.time_left_ms ?? Number.POSITIVE_INFINITY, parent.manifest.timeout_seconds * 1000, task.deadline_ms) - LEFT_FOR_PARENT_MS;
   const { manifest, endpoint, ending } = await pluginVersion(db, catalogue.generation, plugin, version);
   const left = Math.max(1, capability.token_budget - begun.tokens_used);
   const step: ClaimedStep = {
@@ -116,7 +115,7 @@ export async function beginChainedStep(
     leaseToken: capability.lease,
     attempt: capability.attempt,
     handBacks: 0,
-    deadlineAtMs,
+    deadlineAtMs: Date.now() + Math.max(leftMs, 0),
     steps: [step],
     finished: [],
     due: null,

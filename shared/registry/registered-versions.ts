@@ -27,7 +27,9 @@ export interface RegisteredPlugin {
 
 /** Null: there is no such plugin. The newest version comes first. */
 export async function findRegistered(db: PlatformDb, name: string): Promise<RegisteredPlugin | null> {
-  const [plugin] = await db.call("SELECT name, status, deprecated_at, sunset_at, migration_guide_url FROM plugins WHERE name = $1", [name]);
+  const plugin = await db.platform((tx) =>
+    tx.selectFrom("plugins").select(["name", "status", "deprecated_at", "sunset_at", "migration_guide_url"]).where("name", "=", name).executeTakeFirst(),
+  );
   if (!plugin) return null;
   const rows = await db.call("SELECT * FROM registered_versions($1)", [name]);
   return { plugin: v.parse(Plugin, plugin), versions: v.parse(v.array(Row), rows) };

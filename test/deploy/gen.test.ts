@@ -125,7 +125,7 @@ describe("a service", () => {
     expect(await envOf("sample-echo")).toEqual(always);
     expect(await envOf("sample-tick")).toEqual(["DATABASE_DRIVER", "DATABASE_POOL", "DATABASE_URL", "DATABASE_WAIT_MS", ...always]);
     expect(await envOf("sample-gateway")).toEqual(["CAPABILITY_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL", ...always].sort());
-    expect(await envOf("sample-plugin")).toEqual(["LLM_GATEWAY_URL", "SCOPE_GATEWAY_URL"]);
+    expect(await envOf("sample-plugin")).toEqual(["LLM_GATEWAY_URL", "SCOPE_GATEWAY_URL", "CHAIN_GATEWAY_URL"]);
   });
 
   it("gets the service token only when it checks or carries it", async () => {

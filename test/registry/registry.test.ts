@@ -77,11 +77,11 @@ describe("registry-register", () => {
     }
   });
 
-  it("takes ten registrations of one version at once for one", async () => {
+  it("takes six registrations of one version at once for one", async () => {
     const name = fresh();
-    const answers = await Promise.all(Array.from({ length: 10 }, () => register()));
+    const answers = await Promise.all(Array.from({ length: 6 }, () => register()));
+    expect(answers.filter(({ status }) => status >= 400).map(({ text }) => text)).toEqual([]);
     expect(answers.map((answer) => answer.status).filter((status) => status === 201)).toHaveLength(1);
-    expect(answers.filter(({ status }) => status >= 400 && status !== 503).map(({ text }) => text)).toEqual([]);
     expect(new Set(answers.flatMap(({ body }) => body.plugin_id ?? [])).size).toBe(1);
     expect(await versionOf(name)).toBe("1.0.0");
   });

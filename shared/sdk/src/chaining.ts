@@ -7,6 +7,8 @@ export const ChainRequest = v.strictObject({
   attachments: v.optional(v.pipe(v.array(Attachment), v.maxLength(20)), []),
   /** How often this execution has asked exactly this before, from 1: a later attempt finds the answer by it. */
   occurrence: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(1_000)), 1),
+  /** What this execution has left. A length, not an hour: two machines' clocks may differ. */
+  time_left_ms: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(3_600_000))),
 });
 export type ChainRequest = v.InferInput<typeof ChainRequest>;
 

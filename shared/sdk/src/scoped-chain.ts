@@ -19,6 +19,7 @@ export interface ChainDoor {
   trace: Readonly<Record<string, string>>;
   /** Gives 1, 2, 3 … for the same key within one execution. */
   countOccurrence(key: string): number;
+  timeLeftMs(): number;
   onUsed(tokens: number): void;
 }
 
@@ -37,7 +38,7 @@ export function scopedChain(door: ChainDoor): NodeContext["chain"] {
       response = await fetch(`${door.gatewayUrl}/internal/chain/${encodeURIComponent(plugin)}`, {
         method: "POST",
         headers: { ...door.trace, authorization: `Bearer ${door.token}`, "content-type": "application/json" },
-        body: JSON.stringify({ command, attachments, occurrence }),
+        body: JSON.stringify({ command, attachments, occurrence, time_left_ms: door.timeLeftMs() }),
         signal: door.signal,
       });
     } catch (cause) {
