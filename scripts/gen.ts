@@ -6,6 +6,7 @@ import { parseArgs } from "node:util";
 import { loadFunctions, ROOT } from "./functions.ts";
 import { openApiFile, publicRoutesFile, wiringFile } from "./gen/documents.ts";
 import { type Generator, plan, write } from "./gen/generate.ts";
+import { prometheusOperatorFiles } from "./gen/monitoring.ts";
 import { exampleSecrets, platformFiles } from "./gen/platform.ts";
 import { readme } from "./gen/readme.ts";
 import { routeFiles } from "./gen/routes.ts";
@@ -19,6 +20,7 @@ export const GENERATORS: readonly Generator[] = [
   { folder: "knative/sources", make: sourceFiles },
   { folder: "knative/cron-jobs", make: cronJobFiles },
   { folder: "knative/platform", make: platformFiles },
+  { folder: "knative/overlays/prometheus-operator", make: prometheusOperatorFiles },
   { path: "shared/host/openapi.generated.json", make: openApiFile },
   { path: "shared/host/public-routes.generated.ts", make: publicRoutesFile },
   { path: "shared/host/bridge/wiring.generated.ts", make: wiringFile },

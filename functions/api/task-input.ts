@@ -77,7 +77,7 @@ export default http({
     if (!isNew && answered?.outcome !== "answered_before") throw refusalOf(answered, entry.name, settings.UPGRADE_URL);
     FAILPOINT: await failpoint("input.after_commit");
     request.note({ task_id: publicId("task", taskId), plugin_name: entry.name, routing_method: "clarified" });
-    if (isNew) telemetry.taskAdmitted({ taskId, tenantId: caller.tenantId, plugin: entry.name, method: "clarified", confidence: 1 });
+    if (isNew) telemetry.taskAdmitted({ taskId, tenantId: caller.tenantId, plugin: entry.name, method: "clarified", confidence: 1, routingMs: null });
 
     // The trace that began with the submit goes on.
     const begin = isNew ? () => ring.task(entry.name, taskId, answered.traceparent ?? request.traceparent) : undefined;

@@ -93,7 +93,9 @@ export default http({
     const catalogue = await currentCatalogue(db, redis, request.admission?.registryGeneration ?? null);
     const thresholds = { chainThreshold: settings.CHAIN_THRESHOLD, confidenceMin: settings.CONFIDENCE_MIN };
     const router = { catalogue, embedder, upstream, redis, thresholds, visible: null, telemetry };
+    const routingSince = performance.now();
     const decided = await planSubmission(router, { submission: body, caller, cachedRoute: request.admission?.cachedRoute ?? null, upgradeUrl, isDryRun });
+    const routingMs = performance.now() - routingSince;
     if (decided.kind === "planned") for (const name of new Set([decided.entry.name, ...decided.plan.map((step) => step.plugin)])) await request.admitToPlugin(name);
     if (isDryRun) return ok(await dryRun({ db, upstream, catalogue, upgradeUrl }, caller, body, decided));
 
@@ -117,7 +119,7 @@ export default http({
     const isReplay = admitted.outcome === "replayed";
     request.note({ task_id: publicId("task", taskId), plugin_name: entry.name, routing_method: method });
     const headers = headersOf(taskId, isReplay);
-    if (!isReplay) telemetry.taskAdmitted({ taskId, tenantId: caller.tenantId, plugin: entry.name, method, confidence });
+    if (!isReplay) telemetry.taskAdmitted({ taskId, tenantId: caller.tenantId, plugin: entry.name, method, confidence, routingMs });
     const isFast = plan.length === 1 && entry.manifest.estimated_latency === "fast";
     const waitSec = waitSecondsOf(request.header("prefer")) ?? (isFast ? FAST_WAIT_SEC : 0);
     const rung = isReplay ? undefined : () => ring.task(entry.name, taskId, request.traceparent);

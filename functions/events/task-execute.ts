@@ -20,8 +20,8 @@ export default event({
   timeoutSec: TIMEOUT_SEC,
   memoryMib: 512,
 
-  handle({ data, signal, settings, ...resources }) {
+  handle({ data, event, signal, settings, ...resources }) {
     const stopAfterMs = Math.floor(performance.now()) + (TIMEOUT_SEC - HAND_OVER_SEC) * 1000;
-    return runTask({ ...resources, leaseMs: settings.TASK_LEASE_MS, maxCrashes: settings.MAX_CRASHES, stopAfterMs }, data.task_id, signal);
+    return runTask({ ...resources, leaseMs: settings.TASK_LEASE_MS, maxCrashes: settings.MAX_CRASHES, stopAfterMs, traceparent: event.traceparent }, data.task_id, signal);
   },
 });

@@ -24,7 +24,14 @@ export default gateway({
   routes: {
     "POST /internal/llm/v1/messages": ({ capability, request, info, db, upstream, signals, telemetry }) =>
       callModel(
-        { capability, requestId: info.requestId, bodyBytes: info.bodyBytes, signal: AbortSignal.any([info.signal, request.signal]), header: (name) => info.header(name) },
+        {
+          capability,
+          requestId: info.requestId,
+          traceparent: info.traceparent,
+          bodyBytes: info.bodyBytes,
+          signal: AbortSignal.any([info.signal, request.signal]),
+          header: (name) => info.header(name),
+        },
         { db, upstream, signals, telemetry },
       ),
 

@@ -7,6 +7,7 @@ import { promisify } from "node:util";
 import { type BuildOptions, build as esbuild, type Plugin } from "esbuild";
 import { ROOT } from "../functions.ts";
 import { dataFiles } from "./data-files.ts";
+import { buildLaterModules, laterModules } from "./later-modules.ts";
 import type { Target } from "./targets.ts";
 
 export interface Bundle {
@@ -90,7 +91,7 @@ async function bundleTogether(
   const data = dataFiles();
   const isCached = targets[0]?.form === "cached";
   const shape: BuildOptions = isCached
-    ? { format: "cjs", ...WRAPPER }
+    ? { format: "cjs", supported: { "dynamic-import": false }, ...WRAPPER }
     : { format: "esm", splitting: true, outExtension: { ".js": ".mjs" }, chunkNames: `${targets[0]?.folder}/[name]-[hash]`, banner: { js: MODULE_BANNER } };
   const { metafile } = await esbuild({
     ...shape,
@@ -107,7 +108,7 @@ async function bundleTogether(
     logLevel: "silent",
     external: ["pg-native", ...(targets.some(({ functions }) => functions) ? developmentPackages : [])],
     dropLabels: failpoints ? [] : ["FAILPOINT"],
-    plugins: [...plugins, entries(targets), ...targets.flatMap(knownFunctions), data.plugin],
+    plugins: [...plugins, entries(targets), ...targets.flatMap(knownFunctions), ...(isCached ? [laterModules] : []), data.plugin],
   });
   const sizes = new Map<string, Pick<Bundle, "bytes" | "inputs">>();
   for (const target of targets) {
@@ -129,6 +130,7 @@ export async function bundle(targets: readonly Target[], options: BundleOptions)
     await rm(join(options.outdir, folder), { recursive: true, force: true });
     await mkdir(join(options.outdir, folder), { recursive: true });
   }
+  if (targets.some(({ form }) => form === "cached")) await buildLaterModules(options.outdir);
   const groups = [targets.filter(({ form }) => form === "cached"), ...targets.filter(({ form }) => form === "module").map((target) => [target])];
   const sizes = new Map<string, Pick<Bundle, "bytes" | "inputs">>();
   for (const group of groups.filter(({ length }) => length > 0)) for (const [name, size] of await bundleTogether(group, options)) sizes.set(name, size);

@@ -9,7 +9,14 @@ import { openerFile } from "../opener-file.ts";
 import { CONFIG_MAP, PLUGIN_CONFIG_MAP } from "./cluster.ts";
 
 /** Their absence says something: no provider key is the offline model, no bucket key is the pod's own identity. */
-const MAY_BE_ABSENT: ReadonlySet<VariableName> = new Set(["ANTHROPIC_API_KEY", "OPENAI_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "SECRETS_OTHER_KEYS"] as const);
+const MAY_BE_ABSENT: ReadonlySet<VariableName> = new Set([
+  "ANTHROPIC_API_KEY",
+  "OPENAI_API_KEY",
+  "AWS_ACCESS_KEY_ID",
+  "AWS_SECRET_ACCESS_KEY",
+  "SECRETS_OTHER_KEYS",
+  "OTEL_EXPORTER_OTLP_HEADERS",
+] as const);
 
 export const VARIABLE_NAMES = Object.keys(VARIABLES).filter((name): name is VariableName => name in VARIABLES);
 

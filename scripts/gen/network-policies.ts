@@ -1,6 +1,6 @@
 /**
  * Who may talk to whom. Pods of Knative Services hear only Knative's own data path, on queue-proxy's ports and never on the
- * function's; plugins may call nothing but the platform's doors, and an egress proxy where their manifest names hosts.
+ * function's, Prometheus apart; plugins may call nothing but the platform's doors, and an egress proxy where their manifest names hosts.
  */
 
 import { NetworkPolicy } from "kubernetes-models/networking.k8s.io/v1/NetworkPolicy";
@@ -58,9 +58,11 @@ export function networkPolicies(functions: readonly LoadedFunction[]): string {
       metadata: { name: "knative-pods", namespace: NAMESPACE },
       spec: { podSelector: inRoles("function", "plugin"), policyTypes: ["Ingress"], ingress: KNATIVE_INGRESS },
     }),
+    // Counters are the process's own; through Knative's data path a scrape would count as a request, and keep a function awake. A plugin's
+    // work is measured by those who call it.
     new NetworkPolicy({
-      metadata: { name: "bridge-metrics", namespace: NAMESPACE },
-      spec: { podSelector: inRoles("bridge"), policyTypes: ["Ingress"], ingress: [{ from: [podsOf(MONITORING_NAMESPACE)], ports: tcp([8080]) }] },
+      metadata: { name: "metrics", namespace: NAMESPACE },
+      spec: { podSelector: inRoles("function", "bridge"), policyTypes: ["Ingress"], ingress: [{ from: [podsOf(MONITORING_NAMESPACE)], ports: tcp([8080]) }] },
     }),
     new NetworkPolicy({
       metadata: { name: "plugins-egress", namespace: NAMESPACE },

@@ -5,6 +5,7 @@ import { PodDisruptionBudget } from "kubernetes-models/policy/v1/PodDisruptionBu
 import { ConfigMap } from "kubernetes-models/v1/ConfigMap";
 import { Secret } from "kubernetes-models/v1/Secret";
 import type { VariableName } from "../../shared/host/config.ts";
+import { TRACE_VARIABLES } from "../../shared/host/needs.ts";
 import type { LoadedFunction } from "../functions.ts";
 import { CONFIG_MAP, hostOf, labels, NAMESPACE, PLUGIN_CONFIG_MAP } from "./cluster.ts";
 import { container } from "./container.ts";
@@ -23,6 +24,7 @@ export const BRIDGE_VARIABLES = [
   "LOG_LEVEL",
   "REDIS_URL",
   "SERVICE_TOKEN",
+  ...TRACE_VARIABLES,
 ] as const satisfies VariableName[];
 const MIGRATE_VARIABLES = ["DATABASE_DRIVER", "DATABASE_URL", "LOG_LEVEL"] as const satisfies VariableName[];
 

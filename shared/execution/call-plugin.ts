@@ -4,6 +4,7 @@ import { failpoint } from "../failpoint.ts";
 import { publicId } from "../ids.ts";
 import type { Upstream } from "../models/upstream.ts";
 import type { ExecutionEvent, InputEnvelope, OutputEnvelope } from "../sdk/src/envelopes.ts";
+import type { Telemetry } from "../telemetry/domain-events.ts";
 import { childOf, traceparentOf } from "../telemetry/trace.ts";
 import type { Claim, ClaimedStep } from "./claim-task.ts";
 import type { Lease } from "./lease.ts";
@@ -13,6 +14,7 @@ export interface PluginCaller {
   plugins: PluginClient;
   capabilities: CapabilitySigner;
   upstream: Pick<Upstream, "live">;
+  telemetry: Pick<Telemetry, "pluginAnswered" | "nodeFinished">;
 }
 
 /** The plugin's process has to go; another one can take the task on, and the models' answers are in the journal. */
@@ -46,6 +48,7 @@ export async function callPlugin(caller: PluginCaller, claim: Claim, step: Claim
       ...(claim.isOffline && { offline: true }),
       exp: expiresAtMs,
     });
+  const traceparent = childOf(traceparentOf(claim.traceparent));
   FAILPOINT: await failpoint("execute.before_plugin");
   const events = caller.plugins.execute({
     endpoint: step.endpoint,
@@ -56,16 +59,28 @@ export async function callPlugin(caller: PluginCaller, claim: Claim, step: Claim
     hasModel: caller.upstream.live && !claim.isOffline,
     timeLeftMs: limits.timeoutMs,
     stopInMs: limits.stopInMs,
-    traceparent: childOf(traceparentOf(claim.traceparent)),
+    traceparent,
     requestId: claim.requestId,
     signal: limits.signal,
   });
-  for await (const event of events) {
-    if (event.type === "output") return checkOutput(event.envelope, claim);
-    if (event.type === "stopped") throw new PluginStopped("The plugin's process is being stopped.");
-    reportProgress(lease, event);
+  const startedAt = performance.now();
+  let isAnswered = false;
+  try {
+    for await (const event of events) {
+      if (event.type === "output") {
+        isAnswered = event.envelope.status !== "failed";
+        return checkOutput(event.envelope, claim);
+      }
+      if (event.type === "stopped") throw new PluginStopped("The plugin's process is being stopped.");
+      if (event.type === "node_finished")
+        caller.telemetry.nodeFinished({ plugin: step.plugin, node: event.node.slice(0, 100), parent: traceparent, durationMs: event.duration_ms });
+      reportProgress(lease, event);
+    }
+    throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin ended without a result.", "plugin", true);
+  } finally {
+    const { taskId, tenantId, traceparent: parent } = claim;
+    caller.telemetry.pluginAnswered({ taskId, tenantId, plugin: step.plugin, step: step.id, traceparent, parent, durationMs: performance.now() - startedAt, isError: !isAnswered });
   }
-  throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin ended without a result.", "plugin", true);
 }
 
 function reportProgress(lease: Lease, event: Exclude<ExecutionEvent, { type: "output" | "stopped" }>): void {

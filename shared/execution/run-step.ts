@@ -8,7 +8,6 @@ import { fullJitterMs } from "../retry-delay.ts";
 import { deprecationOf } from "../sdk/src/envelope-versions.ts";
 import type { InputEnvelope, OutputEnvelope, Warning } from "../sdk/src/envelopes.ts";
 import type { StoredError } from "../tasks/task-view.ts";
-import type { Telemetry } from "../telemetry/domain-events.ts";
 import type { Shortening } from "./assemble-context.ts";
 import { callPlugin, type PluginCaller, PluginStopped } from "./call-plugin.ts";
 import { askCircuit, type Permit, tellCircuit, type Verdict } from "./circuit-breaker.ts";
@@ -23,7 +22,6 @@ import { callFailure, type Failure, failureOf, isOutage, timedOut } from "./step
 export interface StepRunner extends PluginCaller {
   db: TenantDb;
   redis: Redis;
-  telemetry: Pick<Telemetry, "circuitSeen">;
   /** On the monotonic clock: after this the work has to go on in another instance, since this one's request ends. */
   stopAfterMs?: number;
 }
@@ -79,7 +77,6 @@ async function runPlugin(runner: StepRunner, claim: Claim, step: ClaimedStep, le
   const { manifest } = step;
   const of = { plugin: step.plugin, version: step.version };
   const permit = await askCircuit(runner.redis, of, manifest.timeout_seconds * 1000 + 2 * MAX_WAIT_HERE_MS);
-  runner.telemetry.circuitSeen({ ...of, state: permit.state });
   if (!permit.mayCall) {
     lease.report("waiting", { code: UNAVAILABLE, plugin: step.plugin, retry_after_seconds: Math.ceil(permit.retryAfterMs / 1000) });
     const message = `${step.plugin} ${step.version} has failed several times in a row and is not called for the moment.`;
@@ -92,7 +89,7 @@ async function runPlugin(runner: StepRunner, claim: Claim, step: ClaimedStep, le
     ({ ending, verdict } = await callUntilFinal(runner, claim, step, lease, stopping, await prepare(step), permit));
     return ending;
   } finally {
-    const told = tellCircuit(runner.redis, of, permit, verdict).then((state) => runner.telemetry.circuitSeen({ ...of, state }));
+    const told = tellCircuit(runner.redis, of, permit, verdict);
     // A success that is told late does no harm; a failure is known before the next task asks.
     if (verdict === "failure") await told;
     else told.catch(() => {});

@@ -18,6 +18,8 @@ export interface Executor extends PlanRunner, Settler {
   telemetry: Telemetry;
   leaseMs: number;
   maxCrashes: number;
+  /** The context of this wake-up, in the task's own trace. */
+  traceparent: string;
 }
 
 export type RunOutcome = { outcome: "done" } | { outcome: "later"; retryAfterSec: number };
@@ -34,7 +36,7 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
     await executor.signals.taskEnded(taskId);
     return DONE;
   }
-  const { claim } = claimed;
+  const claim = { ...claimed.claim, traceparent: executor.traceparent };
   const [first, ...others] = claim.steps;
   const startedAt = performance.now();
   const lease = holdLease(

@@ -30,6 +30,7 @@ const url = v.optional(
 const count = (fallback: number, min: number, max: number) =>
   v.pipe(v.optional(v.string(), String(fallback)), v.transform(Number), v.number(), v.integer(), v.minValue(min), v.maxValue(max));
 const fraction = v.optional(v.pipe(v.string(), v.transform(Number), v.number(), v.minValue(0), v.maxValue(1)));
+const ratio = v.pipe(v.optional(v.string(), "1"), v.transform(Number), v.number(), v.minValue(0), v.maxValue(1));
 const choice = <const T extends readonly string[]>(options: T, fallback: T[number]) => v.optional(v.picklist(options), fallback);
 const longSecret = v.optional(v.pipe(v.string(), v.minLength(32, "must have at least 32 characters")));
 const keyId = v.optional(
@@ -83,6 +84,9 @@ export const VARIABLES = {
   MAX_CRASHES: { schema: count(3, 1, 20), about: "Executors that may die on one task before it fails." },
   BRIDGE_IN_FLIGHT: { schema: count(256, 1, 50_000), about: "Events that the bridge delivers at a time, per stream." },
   DRAIN_MS: { schema: count(25_000, 0, 600_000), about: "How long a stopping instance lets requests finish." },
+  OTEL_EXPORTER_OTLP_ENDPOINT: { schema: url, about: "Base URL of an OpenTelemetry collector (OTLP over HTTP); traces are sent where it is set." },
+  OTEL_EXPORTER_OTLP_HEADERS: { schema: text, secret: true, about: "What the collector wants to see, as `name=value,name=value`." },
+  OTEL_TRACES_SAMPLER_ARG: { schema: ratio, about: "The share of traces that is sent, from 0 to 1." },
 } as const satisfies Record<string, Variable>;
 
 export type VariableName = keyof typeof VARIABLES;

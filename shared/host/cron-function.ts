@@ -2,6 +2,7 @@
 import { Refusal } from "../errors.ts";
 import type { CronFunction } from "./declare.ts";
 import { replyToError, requestInfo, toResponse } from "./http-function.ts";
+import { requestEnded } from "./request-span.ts";
 import type { Runtime } from "./runtime.ts";
 
 export function cronHandler(fn: CronFunction, runtime: Runtime): (request: Request) => Promise<Response> {
@@ -24,7 +25,9 @@ export function cronHandler(fn: CronFunction, runtime: Runtime): (request: Reque
       running = false;
       runtime.requestFinished();
     }
-    runtime.metrics.requests.observe({ function: fn.name, status: String(response.status) }, (performance.now() - startedAt) / 1000);
+    const durationMs = performance.now() - startedAt;
+    runtime.metrics.requests.observe({ function: fn.name, status: String(response.status) }, durationMs / 1000);
+    requestEnded(runtime, info, { name: fn.name, status: response.status, durationMs, seen });
     return response;
   };
 }

@@ -39,6 +39,8 @@ export interface RequestInfo {
   draining: AbortSignal;
   requestId: string;
   traceparent: string;
+  /** The caller's, when it sent one. */
+  parent: string | null;
   method: string;
   path: string;
   /** Aborted when the caller hangs up. */

@@ -2,12 +2,13 @@
 import { CloudEvent, HTTP } from "cloudevents";
 import * as v from "valibot";
 import { Refusal } from "../errors.ts";
-import { traceIdOf, traceparentOf } from "../telemetry/trace.ts";
+import { childOf, parentOf, traceIdOf } from "../telemetry/trace.ts";
 import { required } from "./config.ts";
 import type { EventFunction, RequestInfo } from "./declare.ts";
 import { checkServiceToken } from "./guard.ts";
 import { replyToError, requestInfo, toResponse } from "./http-function.ts";
 import { readBytes } from "./request-body.ts";
+import { requestEnded } from "./request-span.ts";
 import type { Runtime } from "./runtime.ts";
 
 const MAX_EVENT_BYTES = 16 * 1024;
@@ -24,6 +25,7 @@ export function eventHandler(fn: EventFunction, runtime: Runtime): (request: Req
       if (runtime.draining.aborted) throw new Refusal("SERVICE_UNAVAILABLE", { message: "This instance is stopping.", retryAfterSec: 1 });
       const { data, event } = await readEvent(fn, request, info);
       seen.event_id = event.id;
+      seen.trace_id = traceIdOf(info.traceparent);
       // The declaration's types tie `needs` and the data's schema to the handler; here they are only data.
       const args = { data, event, signal: runtime.stopping, ...runtime.resources } as unknown as Parameters<EventFunction["handle"]>[0];
       const result = await fn.handle(args);
@@ -38,6 +40,7 @@ export function eventHandler(fn: EventFunction, runtime: Runtime): (request: Req
     }
     const ms = performance.now() - startedAt;
     runtime.metrics.requests.observe({ function: fn.name, status: String(response.status) }, ms / 1000);
+    requestEnded(runtime, info, { name: fn.name, kind: "consumer", status: response.status, durationMs: ms, seen });
     runtime.log(response.status >= 500 ? "warn" : "debug", "event handled", { ...seen, status: response.status, duration_ms: Math.round(ms * 100) / 100 });
     return response;
   };
@@ -48,10 +51,12 @@ async function readEvent(fn: EventFunction, request: Request, info: RequestInfo)
   try {
     const { data, ...event } = isBinaryMode(request.headers) ? readBinary(request.headers, body) : readStructured(request.headers, body);
     if (event.type !== fn.event) throw new Refusal("INVALID_INPUT", { message: `This function handles ${fn.event}.` });
-    return {
-      data: v.parse(fn.data, data),
-      event: { ...event, attempt: Number(event.attempt) || 1, traceparent: event.traceparent === undefined ? info.traceparent : traceparentOf(event.traceparent) },
-    };
+    // The delivery's own context comes as a header; one that only the event carries is the ringer's.
+    if (info.parent === null) {
+      info.parent = parentOf(event.traceparent);
+      info.traceparent = childOf(info.parent ?? info.traceparent);
+    }
+    return { data: v.parse(fn.data, data), event: { ...event, attempt: Number(event.attempt) || 1, traceparent: info.traceparent } };
   } catch (error) {
     if (error instanceof Refusal) throw error;
     throw new Refusal("INVALID_INPUT", { message: "This is not a CloudEvent that the function understands.", cause: error });

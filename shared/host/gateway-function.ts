@@ -1,10 +1,12 @@
 /** Runs a door for plugins: checks the capability, then hands the raw request to the route. */
 import { errorBody, Refusal } from "../errors.ts";
+import { publicId } from "../ids.ts";
 import { traceIdOf } from "../telemetry/trace.ts";
 import type { GatewayFunction, Route } from "./declare.ts";
 import { checkCapability } from "./guard.ts";
 import { replyToError, requestInfo } from "./http-function.ts";
 import { readBytes } from "./request-body.ts";
+import { requestEnded } from "./request-span.ts";
 import { finishWithBody } from "./response-body.ts";
 import type { Runtime } from "./runtime.ts";
 
@@ -21,7 +23,7 @@ export function gatewayHandler(fn: GatewayFunction, route: Route, runtime: Runti
     try {
       if (!runtime.capabilities) throw new Error("a gateway needs the capability signer");
       const capability = checkCapability(request.headers, fn.audience, runtime.capabilities, Date.now());
-      Object.assign(seen, { tenant_id: capability.tenant, task_id: capability.task, plugin_name: capability.plugin });
+      Object.assign(seen, { tenant_id: capability.tenant, task_id: publicId("task", capability.task), plugin_name: capability.plugin });
       info.bodyBytes = await readBytes(request, fn.maxBodyBytes);
       response = await handle({ capability, request, params, info, ...runtime.resources } as unknown as Parameters<typeof handle>[0]);
     } catch (error) {
@@ -32,6 +34,7 @@ export function gatewayHandler(fn: GatewayFunction, route: Route, runtime: Runti
     }
     response = finishWithBody(response, () => runtime.requestFinished());
     runtime.metrics.requests.observe({ function: fn.name, status: String(response.status) }, (performance.now() - startedAt) / 1000);
+    requestEnded(runtime, info, { name: route, status: response.status, durationMs: performance.now() - startedAt, seen });
     runtime.log(response.status >= 500 ? "warn" : "debug", "gateway call finished", { ...seen, status: response.status, duration_ms: Math.round(performance.now() - startedAt) });
     return response;
   };

@@ -6,11 +6,12 @@ import type { Caller } from "../access/caller.ts";
 import { errorBody, Refusal } from "../errors.ts";
 import { newRequestId } from "../ids.ts";
 import type { LogFields } from "../telemetry/log.ts";
-import { childOf, traceIdOf, traceparentOf } from "../telemetry/trace.ts";
+import { childOf, parentOf, traceIdOf, traceparentOf } from "../telemetry/trace.ts";
 import { required } from "./config.ts";
 import type { HttpFunction, Reply, RequestInfo, Schema } from "./declare.ts";
 import { authenticate, checkRate, checkScope, checkServiceToken, rateHeaders } from "./guard.ts";
 import { checkContentType, parseJson, readBytes } from "./request-body.ts";
+import { requestEnded } from "./request-span.ts";
 import { finishWithBody } from "./response-body.ts";
 import type { Runtime } from "./runtime.ts";
 
@@ -59,6 +60,7 @@ export function httpHandler(fn: HttpFunction, runtime: Runtime): (request: Reque
     }
     const ms = performance.now() - startedAt;
     runtime.metrics.requests.observe({ function: fn.name, status: String(reply.status) }, ms / 1000);
+    requestEnded(runtime, info, { name: fn.route, status: reply.status, durationMs: ms, seen });
     runtime.log(reply.status >= 500 ? "error" : "info", "request finished", { ...seen, status: reply.status, duration_ms: Math.round(ms * 100) / 100 });
     const response = toResponse(reply, info.requestId, runtime, limitHeaders);
     // Looking at the body of a light response would make it a heavy one; only a stream has a later end.
@@ -69,11 +71,13 @@ export function httpHandler(fn: HttpFunction, runtime: Runtime): (request: Reque
 }
 
 export function requestInfo(request: Request, runtime: Runtime): RequestInfo {
+  const parent = parentOf(request.headers.get("traceparent"));
   const given = request.headers.get("x-request-id");
   let signal: AbortSignal | undefined;
   return {
     requestId: given && CALLER_REQUEST_ID.test(given) ? given : newRequestId(),
-    traceparent: childOf(traceparentOf(request.headers.get("traceparent"))),
+    parent,
+    traceparent: childOf(traceparentOf(parent)),
     method: request.method,
     path: pathOf(request.url),
     // Made when it is asked for: few handlers wait for anything, and a signal costs as much as the key's look-up.

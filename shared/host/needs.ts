@@ -4,6 +4,9 @@ import type { VariableName } from "./config.ts";
 import type { AnyFunction } from "./declare.ts";
 import type { ResourceName } from "./resources.ts";
 
+/** Where the host sends traces. */
+export const TRACE_VARIABLES = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER_ARG"] as const satisfies VariableName[];
+
 /** Everything that must be open before the function can answer. */
 export function allNeeds(fn: AnyFunction): ResourceName[] {
   const needs = new Set<ResourceName>(fn.needs);
@@ -14,7 +17,7 @@ export function allNeeds(fn: AnyFunction): ResourceName[] {
 
 /** Settings that the host itself reads for this function. */
 export function hostVariables(fn: AnyFunction): VariableName[] {
-  const always: VariableName[] = ["LOG_LEVEL", "DRAIN_MS"];
+  const always: VariableName[] = ["LOG_LEVEL", "DRAIN_MS", ...TRACE_VARIABLES];
   if (fn.kind === "event" || (fn.kind === "http" && fn.scope === "service")) always.push("SERVICE_TOKEN");
   return always;
 }

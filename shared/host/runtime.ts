@@ -3,6 +3,7 @@ import type { Doorkeeper } from "../access/admission.ts";
 import type { CapabilitySigner } from "../access/capability-token.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
+import type { Spans } from "../telemetry/spans.ts";
 import type { Config } from "./config.ts";
 import type { Resources } from "./resources.ts";
 
@@ -10,6 +11,8 @@ export interface Runtime {
   config: Config;
   log: Log;
   metrics: Metrics;
+  /** Null where no collector is set. */
+  spans: Spans | null;
   /** Only those that the functions of this process need. */
   resources: Partial<Resources>;
   /** Present when a function of this process asks for a key. */

@@ -3,6 +3,7 @@ import { openDoorkeeper } from "../access/admission.ts";
 import { openTelemetry } from "../telemetry/domain-events.ts";
 import { openLog } from "../telemetry/log.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
+import type { Spans } from "../telemetry/spans.ts";
 import { functionApp } from "./app.ts";
 import { type Config, readConfig } from "./config.ts";
 import type { AnyFunction } from "./declare.ts";
@@ -29,7 +30,8 @@ export async function openRuntime(functions: readonly AnyFunction[], openers: Pa
   for (const need of needs) if (!openers[need]) throw new Error(`${service} needs ${need}, and no opener was given`);
   const log = openLog({ service, level: config.LOG_LEVEL });
   const metrics = openMetrics();
-  const { resources, close } = await openResources(openers as Openers, needs as ResourceName[], config, openTelemetry(log, metrics));
+  const spans = await openSpans(config, service);
+  const { resources, close } = await openResources(openers as Openers, needs as ResourceName[], config, openTelemetry(log, metrics, spans));
   const drain = new AbortController();
   const stopping = new AbortController();
   let inFlight = 0;
@@ -39,6 +41,7 @@ export async function openRuntime(functions: readonly AnyFunction[], openers: Pa
     config,
     log,
     metrics,
+    spans,
     resources: open,
     doorkeeper: open.redis && open.db ? openDoorkeeper(open.redis, open.db) : null,
     capabilities: open.capabilities ?? null,
@@ -70,8 +73,17 @@ export async function openRuntime(functions: readonly AnyFunction[], openers: Pa
       await quiet(LAST_WORDS_MS);
       clearTimeout(handBack);
       await close();
+      await spans?.close();
     },
   };
+}
+
+/** The exporter is only loaded where it is used: it would cost every cold start. */
+export async function openSpans(config: Config, service: string): Promise<Spans | null> {
+  const endpoint = config.OTEL_EXPORTER_OTLP_ENDPOINT;
+  if (!endpoint) return null;
+  const otlp = await import("../telemetry/otlp-spans.ts");
+  return otlp.openSpans({ endpoint, headers: config.OTEL_EXPORTER_OTLP_HEADERS, ratio: config.OTEL_TRACES_SAMPLER_ARG, service });
 }
 
 /** What a bundle runs. Resolves when the function listens; the process ends by itself after SIGTERM. */

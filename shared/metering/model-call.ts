@@ -37,6 +37,7 @@ import { Settlement, STOPPED } from "./settlement.ts";
 export interface ModelCallRequest {
   capability: Capability;
   requestId: string;
+  traceparent: string;
   bodyBytes: Uint8Array;
   /** Aborts when the plugin hangs up or the gateway has to stop. */
   signal: AbortSignal;
@@ -100,6 +101,7 @@ export async function callModel(request: ModelCallRequest, { db, upstream: provi
     id,
     node: nodeName(node),
     model,
+    traceparent: request.traceparent,
     charges: upstream.charges,
     requestBytes: outgoing.byteLength,
     usedBefore: Number(opened.tokens_used),

@@ -20,6 +20,7 @@ export interface CallToSettle {
   node: string | null;
   /** The model that was asked. */
   model: string;
+  traceparent: string;
   charges: boolean;
   requestBytes: number;
   /** Tokens that the step had used before. */
@@ -119,7 +120,7 @@ export class Settlement {
   }
 
   async #write(outcome: CallOutcome): Promise<ClosedCall["state"] | "lost" | "gone"> {
-    const { db, telemetry, capability, id, node, model } = this.#call;
+    const { db, telemetry, capability, id, node, model, traceparent } = this.#call;
     let written: ClosedCall["state"] | "lost" | "gone";
     FAILPOINT: await failpoint("llm.before_settle");
     try {
@@ -143,6 +144,7 @@ export class Settlement {
       tokens: tokensOf(outcome.usage),
       durationMs: performance.now() - this.#startedAt,
       state: written,
+      traceparent,
     });
     return written;
   }

@@ -2,15 +2,38 @@
 import { publicId } from "../ids.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
+import type { Spans } from "./spans.ts";
+import { childOf } from "./trace.ts";
 
 export interface Telemetry {
-  taskAdmitted(task: { taskId: string; tenantId: string; plugin: string; method: string; confidence: number | null }): void;
+  taskAdmitted(task: {
+    taskId: string;
+    tenantId: string;
+    plugin: string;
+    method: string;
+    confidence: number | null /** Null where the caller decided. */;
+    routingMs: number | null;
+  }): void;
   /** A plugin was called and has answered, failed or been stopped. */
   stepFinished(step: { taskId: string; tenantId: string; plugin: string; step: string; status: string; durationMs: number; budgetExceeded: boolean }): void;
+  /** One call of a plugin, as a span: `traceparent` is what the plugin was given. */
+  pluginAnswered(call: { taskId: string; tenantId: string; plugin: string; step: string; traceparent: string; parent: string | null; durationMs: number; isError: boolean }): void;
+  /** One node of a plugin's graph, as a span within the call. */
+  nodeFinished(node: { plugin: string; node: string; parent: string; durationMs: number }): void;
   taskFinished(task: { taskId: string; tenantId: string; plugin: string; status: string; method: string; durationMs: number; attempt: number; errorCode: string | null }): void;
   taskLost(task: { taskId: string; tenantId: string; plugin: string; attempt: number }): void;
   taskHandedBack(task: { taskId: string; tenantId: string; plugin: string; attempt: number; reason: string }): void;
-  modelCallFinished(call: { taskId: string; tenantId: string; plugin: string; node: string | null; model: string; tokens: number; durationMs: number; state: string }): void;
+  modelCallFinished(call: {
+    taskId: string;
+    tenantId: string;
+    plugin: string;
+    node: string | null;
+    model: string;
+    tokens: number;
+    durationMs: number;
+    state: string;
+    traceparent: string;
+  }): void;
   /** Paid by the platform: such a call belongs to no task and is billed to nobody. */
   modelChoseRoute(call: { model: string; outcome: "chosen" | "none" | "no_answer"; inputTokens: number; outputTokens: number; durationMs: number }): void;
   /** The platform's own model call; its tokens are billed to nobody. */
@@ -19,7 +42,6 @@ export interface Telemetry {
   documentPutOff(document: { documentId: string; tenantId: string; attempt: number; isFinal: boolean; error: unknown }): void;
   /** A part that the work can do without did not answer. */
   degraded(part: string, error: unknown): void;
-  circuitSeen(circuit: { plugin: string; version: string; state: "closed" | "half_open" | "open" }): void;
   /** The object store took a file that it had not taken when it was made. */
   artifactUploaded(attempt: number): void;
   wakeRang(count: number): void;
@@ -27,14 +49,13 @@ export interface Telemetry {
   probeFound(plugin: string, status: string): void;
 }
 
-const CIRCUIT_LEVEL = { closed: 0, half_open: 1, open: 2 } as const;
-
-export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
+export function openTelemetry(log: Log, metrics: Metrics, spans: Spans | null = null): Telemetry {
   const ids = (task: { taskId: string; tenantId: string; plugin: string }) => ({ task_id: publicId("task", task.taskId), tenant_id: task.tenantId, plugin_name: task.plugin });
   const documentIds = (document: { documentId: string; tenantId: string }) => ({ document_id: publicId("document", document.documentId), tenant_id: document.tenantId });
   return {
     taskAdmitted(task) {
       metrics.routerMethod.inc({ method: task.method });
+      if (task.routingMs !== null) metrics.routerDuration.observe({ method: task.method }, task.routingMs / 1000);
       if (task.confidence !== null) metrics.routerConfidence.observe({ method: task.method }, task.confidence);
       log("debug", "task admitted", { ...ids(task), routing_method: task.method });
     },
@@ -42,6 +63,23 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
       metrics.executionDuration.observe({ plugin: step.plugin, status: step.status }, step.durationMs / 1000);
       if (step.budgetExceeded) metrics.budgetExceeded.inc({ plugin: step.plugin });
       log("debug", "step finished", { ...ids(step), step: step.step, status: step.status, duration_ms: Math.round(step.durationMs) });
+    },
+    pluginAnswered({ taskId, tenantId, plugin, step, traceparent, parent, durationMs, isError }) {
+      spans?.ended({
+        name: `execute ${plugin}`,
+        kind: "client",
+        traceparent,
+        parent,
+        startedAtMs: Date.now() - durationMs,
+        durationMs,
+        attributes: { "aau.task_id": publicId("task", taskId), "aau.tenant_id": tenantId, "aau.plugin": plugin, "aau.step": step },
+        isError,
+      });
+    },
+    nodeFinished({ plugin, node, parent, durationMs }) {
+      if (!spans) return;
+      const attributes = { "aau.plugin": plugin, "aau.node": node };
+      spans.ended({ name: `node ${node}`, kind: "internal", traceparent: childOf(parent), parent, startedAtMs: Date.now() - durationMs, durationMs, attributes, isError: false });
     },
     taskFinished(task) {
       log("info", "task finished", {
@@ -63,6 +101,23 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
         status: call.state,
         tokens_used: call.tokens,
         duration_ms: Math.round(call.durationMs),
+      });
+      spans?.ended({
+        name: `chat ${call.model}`,
+        kind: "client",
+        traceparent: childOf(call.traceparent),
+        parent: call.traceparent,
+        startedAtMs: Date.now() - call.durationMs,
+        durationMs: call.durationMs,
+        attributes: {
+          "gen_ai.operation.name": "chat",
+          "gen_ai.response.model": call.model,
+          "gen_ai.usage.total_tokens": call.tokens,
+          "aau.task_id": publicId("task", call.taskId),
+          "aau.plugin": call.plugin,
+          "aau.state": call.state,
+        },
+        isError: call.state !== "done",
       });
     },
     modelChoseRoute({ model, outcome, inputTokens, outputTokens, durationMs }) {
@@ -90,7 +145,6 @@ export function openTelemetry(log: Log, metrics: Metrics): Telemetry {
         error: document.error,
       }),
     degraded: (part, error) => log("warn", "working without a part", { reason: part, error }),
-    circuitSeen: ({ plugin, version, state }) => metrics.circuitState.set({ plugin, version }, CIRCUIT_LEVEL[state]),
     artifactUploaded: (attempt) => log("info", "waiting artifact uploaded", { attempt }),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
     questionsEnded: (count) => count > 0 && log("info", "questions ended without an answer", { count }),

@@ -28,6 +28,7 @@ export function openMetrics() {
       buckets: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99],
       registers,
     }),
+    routerDuration: new Histogram({ name: "aau_router_duration_seconds", help: "Time to a routing decision", labelNames: ["method"], buckets: SECONDS, registers }),
     routerMethod: new Counter({ name: "aau_router_method_total", help: "Routing decisions by method", labelNames: ["method"], registers }),
     routerModelCalls: new Counter({
       name: "aau_router_model_calls_total",
@@ -49,14 +50,10 @@ export function openMetrics() {
       registers,
     }),
     tokenUsage: new Counter({ name: "aau_plugin_token_usage_total", help: "Tokens that providers counted", labelNames: ["plugin", "model"], registers }),
-    circuitState: new Gauge({
-      name: "aau_circuit_breaker_state",
-      help: "Circuit of a plugin's version as this instance last saw it: 0 closed, 1 half-open, 2 open",
-      labelNames: ["plugin", "version"],
-      registers,
-    }),
     summaries: new Counter({ name: "aau_history_summaries_total", help: "Summaries of conversations by outcome", labelNames: ["outcome"], registers }),
     summaryTokens: new Counter({ name: "aau_history_summary_tokens_total", help: "Tokens of summaries; the platform pays for them", labelNames: ["model"], registers }),
+    webhookAttempts: new Counter({ name: "aau_webhook_delivery_attempts_total", help: "Attempts to tell an endpoint, those that failed too", registers }),
+    webhookFailures: new Counter({ name: "aau_webhook_delivery_failures_total", help: "Attempts to tell an endpoint that failed", labelNames: ["tenant_id"], registers }),
     budgetExceeded: new Counter({ name: "aau_plugin_budget_exceeded_total", help: "Executions over their token budget", labelNames: ["plugin"], registers }),
   };
 }

@@ -3,9 +3,14 @@ import { randomHex } from "../ids.ts";
 
 const TRACEPARENT = /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
 
+/** The caller's traceparent when it is well formed. */
+export function parentOf(header: string | null | undefined): string | null {
+  return header && TRACEPARENT.test(header) ? header : null;
+}
+
 /** The caller's traceparent when it is well formed, else a new one. */
 export function traceparentOf(header: string | null | undefined): string {
-  return header && TRACEPARENT.test(header) ? header : `00-${randomHex()}-${randomHex().slice(0, 16)}-01`;
+  return parentOf(header) ?? `00-${randomHex()}-${randomHex().slice(0, 16)}-01`;
 }
 
 /** The same trace, with a new span as the parent of what follows. */

@@ -1,6 +1,9 @@
 import { execFileSync, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -55,6 +58,24 @@ describe("a function's bundle", () => {
   it("holds no agent library", () => {
     for (const name of ["sample-echo", "sample-list"]) expect(bundleOf(name).inputs.filter((input) => HEAVY.test(input))).toEqual([]);
     expect(bundleOf("sample-plugin").inputs.some((input) => HEAVY.test(input))).toBe(true);
+  });
+
+  it("sends its traces where a collector is set, and holds nothing of the exporter", async () => {
+    let sent = "";
+    const collector = createServer(async (request, response) => {
+      for await (const chunk of request) sent += chunk;
+      response.end("{}");
+    });
+    await once(collector.listen(0, "127.0.0.1"), "listening");
+    const child = await startChild(bundleOf("sample-echo").entry, {
+      LOG_LEVEL: "silent",
+      OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${(collector.address() as AddressInfo).port}`,
+    });
+    await fetch(`${child.url}/v1/echoes`, { method: "POST", headers: { "content-type": "application/json" }, body: '{"text":"world"}', signal: AbortSignal.timeout(5000) });
+    expect(await child.stop()).toBe(0);
+    expect(sent).toContain("POST /v1/echoes");
+    expect(bundleOf("sample-echo").inputs.filter((input) => /@opentelemetry\/(exporter|sdk)/.test(input))).toEqual([]);
+    collector.close();
   });
 
   it("holds only the drivers of what it needs", () => {

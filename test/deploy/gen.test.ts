@@ -121,9 +121,10 @@ describe("the generator", () => {
 
 describe("a service", () => {
   it("gets the settings of what it needs and no others", async () => {
-    expect(await envOf("sample-echo")).toEqual(["DRAIN_MS", "LOG_LEVEL"]);
-    expect(await envOf("sample-tick")).toEqual(["DATABASE_DRIVER", "DATABASE_POOL", "DATABASE_URL", "DATABASE_WAIT_MS", "DRAIN_MS", "LOG_LEVEL"]);
-    expect(await envOf("sample-gateway")).toEqual(["CAPABILITY_KEY", "DRAIN_MS", "LOG_LEVEL", "OPENAI_API_KEY", "OPENAI_BASE_URL"]);
+    const always = ["DRAIN_MS", "LOG_LEVEL", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER_ARG"];
+    expect(await envOf("sample-echo")).toEqual(always);
+    expect(await envOf("sample-tick")).toEqual(["DATABASE_DRIVER", "DATABASE_POOL", "DATABASE_URL", "DATABASE_WAIT_MS", ...always]);
+    expect(await envOf("sample-gateway")).toEqual(["CAPABILITY_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL", ...always].sort());
     expect(await envOf("sample-plugin")).toEqual(["LLM_GATEWAY_URL", "SCOPE_GATEWAY_URL"]);
   });
 

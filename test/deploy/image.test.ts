@@ -74,7 +74,9 @@ describe("the local stack", () => {
 
   it("holds every part of the platform", async () => {
     const { services } = await compose();
-    expect(Object.keys(services)).toEqual(expect.arrayContaining(["platform", "bridge", ...plugins, "migrate", "postgres", "redis", "s3", "zot", "prometheus", "grafana", "loki"]));
+    expect(Object.keys(services)).toEqual(
+      expect.arrayContaining(["platform", "bridge", ...plugins, "migrate", "postgres", "redis", "s3", "zot", "prometheus", "alertmanager", "grafana", "loki", "alloy"]),
+    );
   });
 
   it("listens on the loopback interface only", async () => {
@@ -88,6 +90,8 @@ describe("the local stack", () => {
       for (const mount of service.volumes) {
         const source = mount.split(":")[0] ?? "";
         if (source.startsWith("./")) expect(`${source} ${existsSync(join(ROOT, source))}`).toBe(`${source} true`);
+        // The one thing of the host: the log shipper reads what Docker keeps of the containers.
+        else if (source === "/var/run/docker.sock") expect(mount).toMatch(/:ro$/);
         else expect(Object.keys(volumes)).toContain(source);
       }
     }
@@ -114,8 +118,8 @@ describe("the local stack", () => {
   it("waits for health, not for a start, wherever a service can tell", async () => {
     const { services } = await compose();
     const silent = Object.entries(services).flatMap(([name, { healthcheck }]) => (healthcheck?.test ? [] : [name]));
-    // The first three end by themselves; Zot's image holds nothing that could ask.
-    expect(silent.sort()).toEqual(["bucket", "migrate", "setup", "zot"]);
+    // Three end by themselves, Zot's image holds nothing that could ask, and nobody waits for the log shipper.
+    expect(silent.sort()).toEqual(["alloy", "bucket", "migrate", "setup", "zot"]);
   });
 
   it("starts bundles that the build makes", async () => {

@@ -189,9 +189,7 @@ describe("a plugin that fails three times in a row", () => {
       return [list.body.plugins.find(({ name }: { name: string }) => name === "primary").circuit, detail.body.circuit, health.body.circuit];
     };
     expect(await circuits()).toEqual(["open", "open", "open"]);
-    expect(await platform.platform.runtime.metrics.registry.getSingleMetricAsString("aau_circuit_breaker_state")).toContain(
-      'aau_circuit_breaker_state{plugin="primary",version="1.0.0"} 2',
-    );
+    expect(await platform.bridgeMetrics.registry.getSingleMetricAsString("aau_circuit_breaker_state")).toContain('aau_circuit_breaker_state{plugin="primary",version="1.0.0"} 2');
 
     const hurried = await submit(tenant, "primary", { deadline: new Date(Date.now() + 5_000).toISOString() });
     expect(hurried.body).toMatchObject({ status: "failed", error: { code: "PLUGIN_UNAVAILABLE", cause: "plugin", retry_after_seconds: expect.any(Number) } });

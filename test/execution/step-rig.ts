@@ -122,7 +122,7 @@ export async function runScripted(
   const runner = {
     db: { call: async () => [], tenant: () => Promise.reject(new Error("not asked here")) },
     redis,
-    telemetry: { circuitSeen() {} },
+    telemetry: { pluginAnswered() {}, nodeFinished() {} },
     plugins,
     capabilities: capabilitySigner("a key that only these tests know, long enough"),
     upstream: { live: true },

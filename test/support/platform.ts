@@ -18,12 +18,13 @@ import { type Database, openDatabase } from "../../shared/db/database.ts";
 import { type Bridge, startBridge } from "../../shared/host/bridge/bridge.ts";
 import { readConfig } from "../../shared/host/config.ts";
 import type { AnyFunction } from "../../shared/host/declare.ts";
+import { openSpans } from "../../shared/host/serve.ts";
 import { randomHex } from "../../shared/ids.ts";
 import type { Plugin } from "../../shared/sdk/src/define-plugin.ts";
 import { serve } from "../../shared/sdk/src/serve.ts";
 import { openObjectStore } from "../../shared/storage/object-store.ts";
 import { openLog } from "../../shared/telemetry/log.ts";
-import { openMetrics } from "../../shared/telemetry/metrics.ts";
+import { type Metrics, openMetrics } from "../../shared/telemetry/metrics.ts";
 import { freshDatabase } from "./postgres.ts";
 
 export interface TestTenant extends SeededTenant {
@@ -53,6 +54,8 @@ export interface TestPlatform {
   db: Database;
   redis: LocalRedis;
   platform: InProcessPlatform;
+  /** Empty without the bridge. */
+  bridgeMetrics: Metrics;
   /** A fresh tenant, subscribed to every plugin of this file unless said. */
   tenant(options?: { tier?: PlanTier; subscriptions?: Record<string, number | null>; settings?: Record<string, unknown> }): Promise<TestTenant>;
   /** Calls the public API with any key, or none. */
@@ -123,7 +126,11 @@ export async function startTestPlatform({ plugins = [], env: extra = {}, withBri
     services.push(service);
     await register(plugin, `http://127.0.0.1:${service.port}`);
   }
-  if (withBridge) bridge = await startBridge(readConfig({ ...env, FUNCTION_URLS: platform.functionUrls }), openLog({ service: "bridge", level: "silent" }), openMetrics());
+  const bridgeMetrics = openMetrics();
+  const bridgeSpans = await openSpans(config, "bridge");
+  if (withBridge) {
+    bridge = await startBridge(readConfig({ ...env, FUNCTION_URLS: platform.functionUrls }), openLog({ service: "bridge", level: "silent" }), bridgeMetrics, bridgeSpans);
+  }
 
   async function call(
     method: string,
@@ -154,6 +161,7 @@ export async function startTestPlatform({ plugins = [], env: extra = {}, withBri
     db,
     redis,
     platform,
+    bridgeMetrics,
     call,
     register,
     async runCron(name) {
@@ -175,6 +183,7 @@ export async function startTestPlatform({ plugins = [], env: extra = {}, withBri
     },
     async stop() {
       await bridge?.stop();
+      await bridgeSpans?.close();
       await platform.stop();
       for (const service of services) await service.close();
       await db.close();

@@ -4,18 +4,19 @@ import { once } from "node:events";
 import { hostname } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Redis } from "ioredis";
-import { Counter, Gauge } from "prom-client";
+import { Counter } from "prom-client";
 import { openDatabase, type PlatformDb } from "../../db/database.ts";
 import { parseId } from "../../ids.ts";
-import { tryRedis } from "../../redis/availability.ts";
 import { connectReader, connectRedis } from "../../redis/connect.ts";
 import { evictionPolicy, evicts } from "../../redis/eviction.ts";
 import { taskStream } from "../../redis/streams.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
+import type { Spans } from "../../telemetry/spans.ts";
 import { type Config, required } from "../config.ts";
 import { functionUrl } from "../function-url.ts";
 import { deliveryAgent } from "./delivery.ts";
+import { exportGauges } from "./gauges.ts";
 import { defineStreamCommands, type Entry } from "./stream-commands.ts";
 import { type StreamConsumer, startStreamConsumer } from "./stream-consumer.ts";
 import { WIRING } from "./wiring.generated.ts";
@@ -28,7 +29,7 @@ const FIND_STREAMS_EVERY_MS = 2_000;
 /** A Redis that is away at boot is waited for no longer; the bridge begins without the look at it. */
 const REDIS_AT_BOOT_MS = 2_000;
 
-export async function startBridge(config: Config, log: Log, metrics: Metrics): Promise<Bridge> {
+export async function startBridge(config: Config, log: Log, metrics: Metrics, spans: Spans | null = null): Promise<Bridge> {
   const redisUrl = required(config, "REDIS_URL");
   const redis = connectRedis(redisUrl, { commandTimeout: 2_000 });
   defineStreamCommands(redis);
@@ -44,7 +45,7 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics): P
   // Host and boot: a process that comes back under the same name must not be taken for the one that died.
   const consumer = `${hostname()}-${randomUUID()}`;
   const deliveries = new Counter({ name: "aau_bridge_deliveries_total", help: "Deliveries by verdict", labelNames: ["stream", "verdict"], registers: [metrics.registry] });
-  measureStreams(redis, consumers, metrics);
+  exportGauges({ redis, db, consumers, metrics });
 
   function consume(stream: string, wire: (typeof WIRING)[number]): void {
     if (consumers.has(stream)) return;
@@ -59,6 +60,7 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics): P
         blocking: connectReader(redisUrl),
         agent,
         log,
+        spans,
         onDead: (entry, reason) => failWork(db, entry, reason),
         onVerdict: (verdict) => deliveries.inc({ stream, verdict }),
       }),
@@ -120,43 +122,4 @@ async function failWork(db: PlatformDb, entry: Entry, reason: string): Promise<v
   if (!taskId) return;
   const error = { code: "INTERNAL", message: `The task could not be handed to an executor (${reason}).`, cause: "platform" };
   await db.call("SELECT fail_undeliverable_task($1, $2)", [taskId, JSON.stringify(error)]);
-}
-
-/** Depth and age are read when Prometheus asks, so they are current even when nothing moves. */
-function measureStreams(redis: ReturnType<typeof connectRedis>, consumers: ReadonlyMap<string, StreamConsumer>, metrics: Metrics): void {
-  const registers = [metrics.registry];
-  new Gauge({
-    name: "aau_task_stream_depth",
-    help: "Entries that are not done yet",
-    labelNames: ["plugin"],
-    registers,
-    async collect() {
-      for (const stream of consumers.keys()) {
-        const depth = await tryRedis(redis, (r) => r.xlen(stream));
-        if (depth !== null) this.set({ plugin: stream.replace(/^stream:tasks:/, "") }, depth);
-      }
-    },
-  });
-  new Gauge({
-    name: "aau_bridge_oldest_entry_seconds",
-    help: "Age of the oldest entry that is not done",
-    labelNames: ["stream"],
-    registers,
-    async collect() {
-      for (const stream of consumers.keys()) {
-        const entries = await tryRedis(redis, (r) => r.xrange(stream, "-", "+", "COUNT", 1));
-        const at = Number(entries?.[0]?.[0].split("-")[0]);
-        this.set({ stream }, Number.isFinite(at) ? Math.max(0, (Date.now() - at) / 1000) : 0);
-      }
-    },
-  });
-  new Gauge({
-    name: "aau_bridge_in_flight",
-    help: "Deliveries that are open",
-    labelNames: ["stream"],
-    registers,
-    collect() {
-      for (const [stream, consumer] of consumers) this.set({ stream }, consumer.inFlight);
-    },
-  });
 }

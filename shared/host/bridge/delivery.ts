@@ -33,11 +33,13 @@ export function eventId(stream: string, entry: Entry): string {
   return entry.fields.id ?? `${stream}/${entry.id}`;
 }
 
-export async function deliver(agent: Agent, stream: string, entry: Entry, target: Target, signal: AbortSignal): Promise<Verdict> {
+/** `traceparent`: the delivery's own context. */
+export async function deliver(agent: Agent, stream: string, entry: Entry, target: Target, traceparent: string, signal: AbortSignal): Promise<Verdict> {
   const data = Object.fromEntries(Object.entries(entry.fields).filter(([name]) => !OWN_FIELDS.has(name)));
   // CloudEvents 1.0 in HTTP's binary mode: attributes as headers, all of them plain ASCII.
   const headers: Record<string, string> = {
     authorization: `Bearer ${target.serviceToken}`,
+    traceparent,
     "content-type": "application/json",
     "ce-specversion": "1.0",
     "ce-id": eventId(stream, entry),

@@ -5,7 +5,7 @@ import { openMetrics } from "../../telemetry/metrics.ts";
 import { readConfig } from "../config.ts";
 import { installFailpoints } from "../install-failpoints.ts";
 import { listen } from "../listen.ts";
-import { endOnSignals } from "../serve.ts";
+import { endOnSignals, openSpans } from "../serve.ts";
 import { startBridge } from "./bridge.ts";
 
 FAILPOINT: installFailpoints(process.env.AAU_FP);
@@ -13,7 +13,8 @@ const config = readConfig(process.env);
 const log = openLog({ service: "bridge", level: config.LOG_LEVEL });
 const metrics = openMetrics();
 metrics.collectProcess();
-const bridge = await startBridge(config, log, metrics);
+const spans = await openSpans(config, "bridge");
+const bridge = await startBridge(config, log, metrics, spans);
 let isDraining = false;
 const app = new Hono();
 app.get("/health/readiness", (c) => (isDraining ? c.json({ status: "draining" }, 503) : c.json({ status: "ready" })));
@@ -25,4 +26,5 @@ endOnSignals(async () => {
   isDraining = true;
   await bridge.stop();
   await listening.close(1_000);
+  await spans?.close();
 });

@@ -8,6 +8,8 @@ import type { Agent } from "undici";
 import { failpoint } from "../../failpoint.ts";
 import { fullJitterMs } from "../../retry-delay.ts";
 import type { Log } from "../../telemetry/log.ts";
+import type { Spans } from "../../telemetry/spans.ts";
+import { childOf, parentOf, traceparentOf } from "../../telemetry/trace.ts";
 import { deliver, eventId, type Target, type Verdict } from "./delivery.ts";
 import {
   acknowledge,
@@ -35,6 +37,8 @@ export interface ConsumerOptions {
   blocking: Redis;
   agent: Agent;
   log: Log;
+  /** Null where no collector is set. */
+  spans?: Spans | null;
   /** Called before an entry is buried: fails the work that it rang for. */
   onDead(entry: Entry, reason: string): Promise<void>;
   onVerdict(verdict: Verdict["verdict"]): void;
@@ -70,9 +74,27 @@ export function startStreamConsumer(options: ConsumerOptions): StreamConsumer {
 
   async function work(entry: Entry): Promise<void> {
     FAILPOINT: await failpoint("bridge.after_read");
-    const verdict = await deliver(options.agent, stream, entry, options.target, hangUp.signal);
+    const traceparent = childOf(traceparentOf(entry.fields.traceparent));
+    const startedAtMs = Date.now();
+    const verdict = await deliver(options.agent, stream, entry, options.target, traceparent, hangUp.signal);
     FAILPOINT: await failpoint("bridge.after_answer");
     options.onVerdict(verdict.verdict);
+    options.spans?.ended({
+      name: `deliver ${stream}`,
+      kind: "producer",
+      traceparent,
+      parent: parentOf(entry.fields.traceparent),
+      startedAtMs,
+      durationMs: Date.now() - startedAtMs,
+      attributes: {
+        "messaging.system": "redis",
+        "messaging.destination.name": stream,
+        "messaging.message.id": eventId(stream, entry),
+        "aau.verdict": verdict.verdict,
+        "aau.attempt": Number(entry.fields.n ?? "1"),
+      },
+      isError: verdict.verdict !== "done",
+    });
     if (verdict.verdict === "aborted") return;
     if (verdict.verdict === "done") {
       limit = Math.min(maxInFlight, limit + 1);
