@@ -57,6 +57,22 @@ export function outcomeLine(label: string, trials: readonly Trial[], thresholds:
   return `${label.padEnd(LABEL_WIDTH)}${String(o.own).padStart(5)}${String(o.foreign).padStart(9)}${columns}`;
 }
 
+const LINES_SHOWN = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3];
+
+/** What other lines would do: fewer questions are bought with wrong routes. Shown, not chosen by. */
+export function tradeOff(trials: readonly Trial[], thresholds: RoutingThresholds): string {
+  const rows = LINES_SHOWN.map((chainThreshold) => {
+    const o = outcomeOf(trials, { ...thresholds, chainThreshold, confidenceMin: Math.min(thresholds.confidenceMin, chainThreshold) });
+    const cells = [
+      share(o.ownUnsure + o.foreignUnsure, trials.length),
+      share(o.ownDirectWrong + o.foreignDirect, trials.length),
+      share(o.ownDirectRight + o.ownDirectWrong, o.own),
+    ];
+    return `${chainThreshold.toFixed(2).padStart(15)}${cells.map((cell) => cell.padStart(14)).join("")}`;
+  });
+  return [`CHAIN_THRESHOLD${["to a model", "wrong route", "direct"].map((head) => head.padStart(14)).join("")}`, ...rows].join("\n");
+}
+
 /** Rows: what was wanted. Columns: the best-scored plugin, then what `decide` made of it. */
 export function confusionTable(trials: readonly Trial[], names: readonly string[], thresholds: RoutingThresholds): string {
   const lines = [...names, null].map((wanted) => {

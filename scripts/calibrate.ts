@@ -9,10 +9,11 @@ import { offlineEmbedder } from "../shared/models/embeddings-offline/offline-emb
 import { openaiEmbedder } from "../shared/models/embeddings-openai.ts";
 import type { RoutingThresholds } from "../shared/routing/decide.ts";
 import { THRESHOLDS } from "../shared/routing/thresholds.ts";
+import { withoutQuotes } from "../shared/routing/without-quotes.ts";
 import { readCatalogue, readCommands, splitInHalves } from "../test/corpus/corpus.ts";
 import { fitRouting } from "./calibrate-fit.ts";
 import { calibrateKnowledge } from "./calibrate-knowledge.ts";
-import { confusionTable, outcomeHeader, outcomeLine } from "./calibrate-report.ts";
+import { confusionTable, outcomeHeader, outcomeLine, tradeOff } from "./calibrate-report.ts";
 import { embedCatalogue, samplesOf, trialsOf } from "./calibrate-trials.ts";
 
 const FILE = new URL("../shared/routing/thresholds.ts", import.meta.url);
@@ -60,12 +61,12 @@ async function calibrate(embedder: Embedder): Promise<RoutingThresholds> {
     crowded,
   );
   console.log(outcomeLine(`test half, ${crowded.plugins.length} plugins`, inCrowd, thresholds));
-  console.log(`\n${confusionTable(whole, names, thresholds)}\n`);
+  console.log(`\n${confusionTable(whole, names, thresholds)}\n\n${tradeOff(whole, thresholds)}\n`);
   return thresholds;
 }
 
 function embedAll(embedder: Embedder, commands: readonly { text: string }[]): Promise<Float32Array[]> {
-  return embedder.embed(commands.map(({ text }) => text));
+  return embedder.embed(commands.map(({ text }) => withoutQuotes(text)));
 }
 
 function combinations(from: readonly string[], size: number): string[][] {

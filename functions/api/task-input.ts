@@ -3,14 +3,16 @@ import { Refusal } from "../../shared/errors.ts";
 import { failpoint } from "../../shared/failpoint.ts";
 import { accepted, http, ok } from "../../shared/host/declare.ts";
 import { idParam, publicId } from "../../shared/ids.ts";
+import { planOfOffer } from "../../shared/planning/offers.ts";
 import { currentCatalogue } from "../../shared/registry/catalogue.ts";
 import { matchAnswer } from "../../shared/routing/match-answer.ts";
-import { findVisible } from "../../shared/routing/score-texts.ts";
+import { findVisible, type Scorer } from "../../shared/routing/score-texts.ts";
 import { PluginName } from "../../shared/sdk/src/manifest.ts";
-import { type Answered, answerTask } from "../../shared/tasks/questions.ts";
+import { notSubscribed, quotaExceeded } from "../../shared/tasks/admit-task.ts";
+import { type Answered, answerTask, commandOf } from "../../shared/tasks/questions.ts";
 import { findTask } from "../../shared/tasks/read-tasks.ts";
 import { waitSecondsOf } from "../../shared/tasks/submission.ts";
-import { isTerminal, TaskSummary, TaskView, taskSummary, taskView } from "../../shared/tasks/task-view.ts";
+import { type InputRequest, isTerminal, TaskSummary, TaskView, taskSummary, taskView } from "../../shared/tasks/task-view.ts";
 import { waitForTask } from "../../shared/tasks/wait-for-task.ts";
 
 const Input = v.pipe(
@@ -22,12 +24,15 @@ const Input = v.pipe(
         v.trim(),
         v.minLength(1, "must not be empty"),
         v.maxLength(500, "must have at most 500 characters"),
-        v.description("A candidate's name, its number, or a few words that fit only one of them."),
+        v.description("A candidate's name, its number, or a few words that fit only one of them; `both` or `each` for the plan."),
       ),
     ),
+    candidate: v.optional(
+      v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(10), v.description("A candidate's number, from 1; also for the one without a `plugin`, the plan of all parts.")),
+    ),
   }),
-  v.metadata({ oneOf: [{ required: ["plugin"] }, { required: ["answer"] }] }),
-  v.check(({ plugin, answer }) => (plugin === undefined) !== (answer === undefined), "give exactly one of plugin and answer"),
+  v.metadata({ oneOf: [{ required: ["plugin"] }, { required: ["answer"] }, { required: ["candidate"] }] }),
+  v.check((input) => Object.values(input).filter((value) => value !== undefined).length === 1, "give exactly one of plugin, answer and candidate"),
 );
 
 /** Answers the question of a pending task; from then on it is a task like any other. The same answer again finds the same task. */
@@ -42,9 +47,13 @@ export default http({
   body: Input,
   replies: { 200: TaskView, 202: TaskSummary },
   documented: {
-    refusals: ["CONFLICT", "INPUT_TIMEOUT", "PLUGIN_NOT_SUBSCRIBED", "QUOTA_EXCEEDED"],
+    refusals: ["CONFLICT", "INPUT_TIMEOUT", "PLUGIN_NOT_SUBSCRIBED", "CHAINING_NOT_INCLUDED", "VERSION_UNSATISFIED", "CIRCULAR_DEPENDENCY", "QUOTA_EXCEEDED"],
     replyHeaders: { Location: "Where the task can be read." },
-    requestExamples: { named: { summary: "One of the candidates", value: { plugin: "code-review" } }, said: { summary: "In words", value: { answer: "the second one" } } },
+    requestExamples: {
+      named: { summary: "One of the candidates", value: { plugin: "code-review" } },
+      said: { summary: "In words", value: { answer: "the second one" } },
+      planned: { summary: "By its number", value: { candidate: 1 } },
+    },
   },
   scale: { min: 0, max: 10, concurrency: 80 },
   memoryMib: 384,
@@ -55,32 +64,28 @@ export default http({
     if (!asked) throw new Refusal("NOT_FOUND", { message: "There is no such task." });
     if (asked.status !== "pending" && asked.routing_method !== "clarified") throw notPending(asked.status);
     const candidates = asked.input_request?.candidates ?? [];
-    const offered = candidates.map(({ plugin }) => plugin);
 
     const catalogue = await currentCatalogue(db, redis, request.admission?.registryGeneration ?? null);
     const thresholds = { chainThreshold: settings.CHAIN_THRESHOLD, confidenceMin: settings.CONFIDENCE_MIN };
     const scorer = { catalogue, embedder, thresholds, visible: null, telemetry };
-    const chosen = body.plugin ?? (await matchAnswer(scorer, body.answer ?? "", offered));
-    const entry = chosen !== null && offered.includes(chosen) ? findVisible(scorer, chosen) : undefined;
-    if (!entry) throw new Refusal("INVALID_INPUT", { message: "The answer must be one of the candidates, by name or number.", details: { candidates } });
-    // An answer reserves one step; running this plugin without those that it builds on would be wrong without a word.
-    if (entry.manifest.dependencies.length > 0)
-      throw new Refusal("CONFLICT", {
-        message: `${entry.name} takes several steps: cancel this task and submit the command with \`plugin\`: "${entry.name}".`,
-        details: { plugin: entry.name },
-      });
-    await request.admitToPlugin(entry.name);
+    const place = await placeOf(scorer, body, candidates);
+    const offer = place === null ? undefined : candidates[place];
+    if (place === null || !offer || (offer.plugin !== null && !findVisible(scorer, offer.plugin)))
+      throw new Refusal("INVALID_INPUT", { message: "The answer must be one of the candidates, by name or number.", details: { candidates } });
+    const command = offer.parts ? await commandOf(db, caller.tenantId, taskId) : "";
+    const { plugin, plan } = planOfOffer(scorer, offer, command, { tier: caller.tier, upgradeUrl: settings.UPGRADE_URL });
+    for (const name of new Set(plan.map((step) => step.plugin))) await request.admitToPlugin(name);
 
     FAILPOINT: await failpoint("input.before_answer");
-    const answered = await answerTask(db, caller.tenantId, taskId, { plugin: entry.name, version: entry.version });
+    const answered = await answerTask(db, caller.tenantId, taskId, { place, plugin, plan });
     const isNew = answered?.outcome === "answered";
-    if (!isNew && answered?.outcome !== "answered_before") throw refusalOf(answered, entry.name, settings.UPGRADE_URL);
+    if (!isNew && answered?.outcome !== "answered_before") throw refusalOf(answered, plugin, settings.UPGRADE_URL);
     FAILPOINT: await failpoint("input.after_commit");
-    request.note({ task_id: publicId("task", taskId), plugin_name: entry.name, routing_method: "clarified" });
-    if (isNew) telemetry.taskAdmitted({ taskId, tenantId: caller.tenantId, plugin: entry.name, method: "clarified", confidence: 1, routingMs: null });
+    request.note({ task_id: publicId("task", taskId), plugin_name: plugin, routing_method: "clarified" });
+    if (isNew) telemetry.taskAdmitted({ taskId, tenantId: caller.tenantId, plugin, method: "clarified", confidence: 1, routingMs: null });
 
     // The trace that began with the submit goes on.
-    const begin = isNew ? () => ring.task(entry.name, taskId, answered.traceparent ?? request.traceparent) : undefined;
+    const begin = isNew ? () => ring.task(plugin, taskId, answered.traceparent ?? request.traceparent) : undefined;
     const waitMs = (waitSecondsOf(request.header("prefer")) ?? 0) * 1000;
     if (waitMs === 0) await begin?.();
     const task =
@@ -93,6 +98,18 @@ export default http({
   },
 });
 
+/** Where among the candidates the one stands that the caller means. */
+async function placeOf(
+  scorer: Scorer,
+  { plugin, candidate, answer }: v.InferOutput<typeof Input>,
+  candidates: v.InferOutput<typeof InputRequest>["candidates"],
+): Promise<number | null> {
+  const offered = candidates.map((one) => one.plugin);
+  if (candidate !== undefined) return candidate <= offered.length ? candidate - 1 : null;
+  if (plugin === undefined) return matchAnswer(scorer, answer ?? "", offered, candidates.find(({ parts }) => parts)?.parts);
+  return offered.includes(plugin) ? offered.indexOf(plugin) : null;
+}
+
 const notPending = (status: string) => new Refusal("CONFLICT", { message: `The task does not wait for an answer: it is ${status}.`, details: { status } });
 
 function refusalOf(answered: Answered | null, plugin: string, upgradeUrl: string): Refusal {
@@ -102,12 +119,9 @@ function refusalOf(answered: Answered | null, plugin: string, upgradeUrl: string
     case "too_late":
       return new Refusal("INPUT_TIMEOUT");
     case "not_subscribed":
-      return new Refusal("PLUGIN_NOT_SUBSCRIBED", { message: `Your plan does not include the ${plugin} plugin.`, details: { plugin, upgrade_url: upgradeUrl } });
+      return notSubscribed(answered.plugin ?? plugin, upgradeUrl);
     case "quota_exceeded":
-      return new Refusal("QUOTA_EXCEEDED", {
-        message: `The ${answered.quota_limit} executions of ${plugin} in this month are used up.`,
-        details: { plugin, quota_limit: answered.quota_limit, upgrade_url: upgradeUrl },
-      });
+      return quotaExceeded(answered.plugin ?? plugin, answered.quota_limit ?? 0, upgradeUrl);
     default:
       return new Refusal("CONFLICT", { message: "The task has already been answered otherwise, or ended." });
   }

@@ -103,7 +103,7 @@ export default http({
     const idempotency = idempotencyKey === null ? null : { key: idempotencyKey, requestSha256: bodyDigest(request.bodyBytes) };
     const base = { id, submission: body, traceparent: request.traceparent, requestId: request.requestId, idempotency };
     if (decided.kind === "question") {
-      const asked = await askCaller(db, caller, catalogue, { ...base, route: decided });
+      const asked = await askCaller(db, caller, { ...base, route: decided });
       if (asked.outcome === "key_reused") throw keyReused();
       request.note({ task_id: publicId("task", asked.taskId), routing_method: decided.method });
       return answerWith(await findTask(db, caller.tenantId, asked.taskId), headersOf(asked.taskId, asked.outcome === "replayed"));

@@ -82,6 +82,7 @@ export interface Tables {
     status: string;
     result: Json;
     error: Json;
+    input: Json;
     input_request: Json;
     routing_method: string;
     routing_confidence: number | null;

@@ -4,6 +4,7 @@ import { failpoint } from "../failpoint.ts";
 import { publicId } from "../ids.ts";
 import type { Upstream } from "../models/upstream.ts";
 import type { ExecutionEvent, InputEnvelope, OutputEnvelope } from "../sdk/src/envelopes.ts";
+import { redactJson, redactor } from "../sdk/src/secret.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 import { childOf, traceparentOf } from "../telemetry/trace.ts";
 import type { Claim, ClaimedStep } from "./claim-task.ts";
@@ -48,14 +49,15 @@ export async function callPlugin(caller: PluginCaller, claim: Claim, step: Claim
       ...(claim.isOffline && { offline: true }),
       exp: expiresAtMs,
     });
+  const [llmToken, scopedToken] = [token("llm"), token("scoped")];
   const traceparent = childOf(traceparentOf(claim.traceparent));
   FAILPOINT: await failpoint("execute.before_plugin");
   const events = caller.plugins.execute({
     endpoint: step.endpoint,
     input,
     envelopeVersion: step.manifest.envelope_version,
-    llmToken: token("llm"),
-    scopedToken: token("scoped"),
+    llmToken,
+    scopedToken,
     hasModel: caller.upstream.live && !claim.isOffline,
     timeLeftMs: limits.timeoutMs,
     stopInMs: limits.stopInMs,
@@ -63,18 +65,20 @@ export async function callPlugin(caller: PluginCaller, claim: Claim, step: Claim
     requestId: claim.requestId,
     signal: limits.signal,
   });
+  // The plugin is trusted with the values while it works; nothing that it says is stored or shown with one of them in it.
+  const redact = redactor([...Object.values(input.context.secrets), llmToken, scopedToken]);
   const startedAt = performance.now();
   let isAnswered = false;
   try {
     for await (const event of events) {
       if (event.type === "output") {
         isAnswered = event.envelope.status !== "failed";
-        return checkOutput(event.envelope, claim);
+        return withoutSecrets(checkOutput(event.envelope, claim), redact);
       }
       if (event.type === "stopped") throw new PluginStopped("The plugin's process is being stopped.");
       if (event.type === "node_finished")
-        caller.telemetry.nodeFinished({ plugin: step.plugin, node: event.node.slice(0, 100), parent: traceparent, durationMs: event.duration_ms });
-      reportProgress(lease, event);
+        caller.telemetry.nodeFinished({ plugin: step.plugin, node: redact(event.node).slice(0, 100), parent: traceparent, durationMs: event.duration_ms });
+      reportProgress(lease, redactJson(event, redact));
     }
     throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin ended without a result.", "plugin", true);
   } finally {
@@ -87,6 +91,13 @@ function reportProgress(lease: Lease, event: Exclude<ExecutionEvent, { type: "ou
   if (event.type === "alive") return;
   const { type, ...data } = event.type === "warning" ? { type: event.type, ...event.warning } : event;
   lease.report(type, "node" in data ? { ...data, node: data.node.slice(0, 100) } : data);
+}
+
+function withoutSecrets(output: OutputEnvelope, redact: (text: string) => string): OutputEnvelope {
+  const clean = redactJson(output, redact);
+  if (JSON.stringify(clean) === JSON.stringify(output)) return output;
+  const warning = { code: "SECRET_REDACTED", message: "The plugin's answer held a secret that it was given; it was taken out before anything was stored." };
+  return { ...clean, warnings: [...clean.warnings, warning] };
 }
 
 function checkOutput(output: OutputEnvelope, claim: Claim): OutputEnvelope {

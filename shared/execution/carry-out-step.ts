@@ -1,6 +1,7 @@
 /** One step of a plan: whether it is to be done at all, what it is given, and what comes of it. */
 import { publicId } from "../ids.ts";
 import { ENVELOPE_VERSION, type InputEnvelope } from "../sdk/src/envelopes.ts";
+import { redactor } from "../sdk/src/secret.ts";
 import type { StoredError } from "../tasks/task-view.ts";
 import { type ContextReader, shorteningOf, stepContext, type TaskContext } from "./assemble-context.ts";
 import type { Claim, ClaimedStep } from "./claim-task.ts";
@@ -42,13 +43,16 @@ export async function carryOutStep(
   }
 
   const givers = new Set(handed.attachments.map(({ origin }) => origin?.plugin ?? null));
+  const revealed = new Set<string>();
   /** For the step's own plugin, or for one that stands in for it: each gets its own configuration and secrets. */
   const prepare = async (which: ClaimedStep): Promise<Prepared> => {
+    const told = await stepContext(carrier, claim, which, context);
+    for (const value of Object.values(told.secrets)) revealed.add(value);
     const input: InputEnvelope = {
       task_id: publicId("task", claim.taskId),
       task_description: `${step.command ?? claim.command}${handed.description}`,
       envelope_version: ENVELOPE_VERSION,
-      context: await stepContext(carrier, claim, which, context),
+      context: told,
       metadata: {
         source_channel: "api",
         priority: claim.priority,
@@ -79,7 +83,8 @@ export async function carryOutStep(
   if (ending.kind === "cancelled") return { kind: "record", record: stepRecord(step, "cancelled", { latencyMs }) };
   // What a fallback gave is its own: the record, and with it the usage, names it.
   const by = ending.kind === "output" && ending.answeredBy ? { ...step, ...ending.answeredBy } : step;
-  const output = ending.output && (await storedOutput(carrier.db, claim, step, ending.output, [...context.warnings, ...handed.warnings], latencyMs));
+  const output =
+    ending.output && (await storedOutput(carrier.db, claim, step, ending.output, { warnings: [...context.warnings, ...handed.warnings], latencyMs, redact: redactor(revealed) }));
   if (ending.kind === "failed") return { kind: "record", record: stepRecord(step, "failed", { output, error: ending.error, latencyMs }) };
   return { kind: "record", record: stepRecord(by, ending.output.status === "partial" ? "partial" : "success", { output, latencyMs }) };
 }

@@ -7,11 +7,18 @@ import { StoredResult } from "../tasks/task-view.ts";
 import type { Claim, ClaimedStep } from "./claim-task.ts";
 import { storableJson } from "./storable-json.ts";
 
-export async function storedOutput(db: TenantDb, claim: Claim, step: ClaimedStep, output: OutputEnvelope, warnings: readonly Warning[], latencyMs: number): Promise<StoredResult> {
+/** `redact` knows the secrets that the plugin was given. An artifact whose name holds one is left out: without its name nobody comes to it. */
+export async function storedOutput(
+  db: TenantDb,
+  claim: Claim,
+  step: ClaimedStep,
+  output: OutputEnvelope,
+  { warnings, latencyMs, redact }: { warnings: readonly Warning[]; latencyMs: number; redact: (text: string) => string },
+): Promise<StoredResult> {
   const stored: StoredResult = {
     result: output.result,
     data: output.data,
-    artifacts: output.artifacts.length === 0 ? [] : await storedArtifacts(db, claim, step),
+    artifacts: output.artifacts.length === 0 ? [] : (await storedArtifacts(db, claim, step)).filter(({ name }) => redact(name) === name),
     confidence: output.confidence,
     next_steps: output.next_steps,
     warnings: [...warnings, ...output.warnings],

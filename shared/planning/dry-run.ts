@@ -7,9 +7,7 @@ import { formatUsd } from "../money.ts";
 import type { Catalogue } from "../registry/catalogue.ts";
 import type { Candidate, DecisionLines } from "../routing/decide.ts";
 import { notSubscribed, quotaExceeded } from "../tasks/admit-task.ts";
-import { offerOf } from "../tasks/questions.ts";
 import type { Submission } from "../tasks/submission.ts";
-import type { TaskPlan } from "../tasks/task-plan.ts";
 import { InputRequest, ROUTING_METHODS } from "../tasks/task-view.ts";
 import { estimateCost } from "./estimate-cost.ts";
 import type { Planned, SubmissionPlan } from "./plan-submission.ts";
@@ -45,12 +43,16 @@ export interface DryRunner {
 /** Throws what an admission would be refused with. */
 export async function dryRun(runner: DryRunner, caller: Caller, submission: Submission, decided: SubmissionPlan): Promise<DryRun> {
   if (decided.kind === "planned") return showPlan(runner, caller, submission, decided);
-  const quota = await previewPlan(runner.db, caller, decided.candidates);
+  const quota = await previewPlan(
+    runner.db,
+    caller,
+    decided.offers.flatMap(({ plugins }) => plugins).map((plugin) => ({ plugin })),
+  );
   const subscribed = new Set(quota.filter((one) => one.subscribed).map(({ plugin }) => plugin));
   return {
     status: "pending",
     routing: shownRouting(decided.method, null, decided.candidates, decided.lines),
-    input_request: { question: decided.question, candidates: offerOf(decided, runner.catalogue).map((offer) => ({ ...offer, subscribed: subscribed.has(offer.plugin) })) },
+    input_request: { question: decided.question, candidates: decided.offers.map((offer) => ({ ...offer, subscribed: offer.plugins.every((plugin) => subscribed.has(plugin)) })) },
   };
 }
 
@@ -88,7 +90,7 @@ const Preview = v.array(
 );
 type Preview = v.InferOutput<typeof Preview>[number];
 
-async function previewPlan(db: TenantDb, caller: Caller, plan: TaskPlan | readonly Candidate[]): Promise<Preview[]> {
+async function previewPlan(db: TenantDb, caller: Caller, plan: readonly { plugin: string }[]): Promise<Preview[]> {
   const plugins = JSON.stringify(plan.map(({ plugin }) => ({ plugin })));
   return v.parse(Preview, await db.call("SELECT * FROM preview_plan($1, $2, $3)", [caller.tenantId, caller.environment, plugins]));
 }

@@ -32,7 +32,17 @@ export async function planCommand(router: Router, request: RouteRequest): Promis
   const basis = { candidates, lines: whole.lines, embedding: whole.embedding };
   const isSettled = plugins.every((plugin) => plugin !== null);
   const assigned = isSettled ? plugins : await proposePlan(router, rated);
-  if (!assigned) return { kind: "question", method: whole.decision.method, question: questionOf(candidates), ...basis, candidates: candidates.slice(0, ASKED) };
+  if (!assigned) {
+    const parts = likeliest(rated);
+    return {
+      kind: "question",
+      method: whole.decision.method,
+      question: questionOf(candidates, parts),
+      ...basis,
+      candidates: candidates.slice(0, ASKED),
+      ...(parts ? { parts } : {}),
+    };
+  }
   const steps = toSteps(split, assigned);
   const method = isSettled ? whole.decision.method : "llm_fallback";
   const confidence = Math.min(...steps.map(({ plugin }) => candidates.find((candidate) => candidate.plugin === plugin)?.probability ?? 0));
@@ -53,7 +63,16 @@ function bestOf(parts: readonly RatedPart[]): Candidate[] {
   return [...best.values()].sort((a, b) => b.probability - a.probability).slice(0, CONSIDERED);
 }
 
-function questionOf(candidates: readonly Candidate[]): string {
+/** The best plugin for each part; a part that is nobody's goes with its neighbour. Null when that is one plugin for all. */
+function likeliest(parts: readonly RatedPart[]): string[] | null {
+  const own = parts.map(({ plugin, candidates }) => plugin ?? candidates[0]?.plugin ?? null);
+  const filled = own.map((plugin, i) => plugin ?? own.slice(0, i).findLast((before) => before !== null) ?? own.find((after) => after !== null) ?? "");
+  return new Set(filled).size > 1 ? filled : null;
+}
+
+function questionOf(candidates: readonly Candidate[], parts: readonly string[] | null): string {
   const names = candidates.slice(0, ASKED).map(({ plugin }) => plugin);
-  return `This seems to ask for several things, and not all of them have a clear plugin. Which one should do all of it: ${names.slice(0, -1).join(", ")} or ${names.at(-1)}? To have each do its part, cancel the task and send a \`plan\`.`;
+  const one = names.length > 1 ? `${names.slice(0, -1).join(", ")} or ${names.at(-1)}` : names.join("");
+  if (!parts) return `This seems to ask for several things. Which plugin should do all of it: ${one}?`;
+  return `This seems to ask for several things. Should ${[...new Set(parts)].join(" and ")} each do a part of it, or one plugin all: ${one}?`;
 }

@@ -1,17 +1,16 @@
 /** From a submission to the plan that would be admitted: the caller's own plan, the plugin that it names, or what its command asks for. */
 import type { Caller } from "../access/caller.ts";
-import { Refusal } from "../errors.ts";
 import type { CatalogueEntry } from "../registry/catalogue.ts";
 import { thresholdsFor } from "../routing/decide.ts";
 import { refuseUnrouted } from "../routing/refuse-unrouted.ts";
-import type { ChosenBy, Route, RouteBasis, Router } from "../routing/route-command.ts";
+import type { ChosenBy, RouteBasis, Router } from "../routing/route-command.ts";
 import { findVisible } from "../routing/score-texts.ts";
 import type { Submission } from "../tasks/submission.ts";
 import { singleStepPlan, type TaskPlan } from "../tasks/task-plan.ts";
-import type { DraftStep } from "./assign-parts.ts";
 import { checkPlan } from "./check-plan.ts";
+import { identified, lockPlan, oneStep } from "./lock-plan.ts";
+import { type Offer, offersOf, type Question } from "./offers.ts";
 import { planCommand } from "./plan-command.ts";
-import { type Releases, resolvePlan } from "./resolve-dependencies.ts";
 import type { RequestedStep } from "./submitted-plan.ts";
 
 export interface Planned extends RouteBasis {
@@ -23,7 +22,7 @@ export interface Planned extends RouteBasis {
   readonly confidence: number;
 }
 
-export type SubmissionPlan = Planned | Extract<Route, { kind: "question" }>;
+export type SubmissionPlan = Planned | (Question & { readonly offers: readonly Offer[] });
 
 export interface PlanRequest {
   submission: Submission;
@@ -44,41 +43,19 @@ export async function planSubmission(router: Router, request: PlanRequest): Prom
     return planned(router, request, requested, { method: "explicit", confidence: 1, candidates: [], lines, embedding: null });
   }
   const route = await planCommand(router, { tenantId: caller.tenantId, command, plugin, cachedRoute, isDryRun });
-  if (route.kind === "question") return route;
+  if (route.kind === "question") return { ...route, offers: offersOf(router, route, caller.tier) };
   if (route.kind === "steps") return planned(router, request, identified(route.steps), route);
   if (route.kind !== "plugin") throw refuseUnrouted(route);
   // Nearly every task is this: one plugin that depends on no other.
   const { entry } = route;
   if (entry.manifest.dependencies.length === 0) return { ...route, kind: "planned", plan: singleStepPlan(entry.name, entry.version) };
-  return planned(router, request, [{ id: "main", plugin: entry.name, needs: [] }], route);
+  return planned(router, request, [oneStep(entry.name)], route);
 }
 
 function planned(router: Router, { caller, upgradeUrl }: PlanRequest, steps: readonly RequestedStep[], chosen: RouteBasis & Pick<Planned, "method" | "confidence">): Planned {
-  const plan = resolvePlan(releasesOf(router), steps);
+  const plan = lockPlan(router, steps, { tier: caller.tier, upgradeUrl });
   const entry = findVisible(router, steps[0]?.plugin ?? "");
   if (!entry) throw new Error("a plan was resolved without its plugins");
-  if (plan.length > 1 && caller.tier === "starter") {
-    throw new Refusal("CHAINING_NOT_INCLUDED", {
-      message: `This takes ${plan.length} steps (${plan.map((step) => step.plugin).join(", ")}), and your plan includes one plugin at a time.`,
-      details: { plugins: [...new Set(plan.map((step) => step.plugin))], upgrade_url: upgradeUrl },
-    });
-  }
   const { method, confidence, candidates, lines, embedding } = chosen;
   return { kind: "planned", plan, entry, method, confidence, candidates, lines, embedding };
-}
-
-function releasesOf(router: Router): Releases {
-  return {
-    versionsOf: (plugin) => [...(findVisible(router, plugin)?.versions.keys() ?? [])],
-    manifestOf: (plugin, version) => findVisible(router, plugin)?.versions.get(version),
-  };
-}
-
-/** A step goes by its plugin's name, the second of one plugin by a number behind it. */
-function identified(drafts: readonly DraftStep[]): RequestedStep[] {
-  const ids = drafts.map(({ plugin }, i) => {
-    const before = drafts.slice(0, i).filter((draft) => draft.plugin === plugin).length;
-    return before === 0 ? plugin : `${plugin.slice(0, 37)}-${before + 1}`;
-  });
-  return drafts.map(({ plugin, command, needs }, i) => ({ id: ids[i] ?? plugin, plugin, command, needs: needs.map((need) => ids[need] ?? "") }));
 }

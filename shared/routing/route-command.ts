@@ -26,8 +26,8 @@ export type ChosenBy = "explicit" | "cache" | "embedding" | "keyword" | "llm_fal
 
 export type Route =
   | (RouteBasis & { readonly kind: "plugin"; readonly entry: CatalogueEntry; readonly method: ChosenBy; readonly confidence: number })
-  /** Several may fit, and only the caller can say which: at most three `candidates`. */
-  | (RouteBasis & { readonly kind: "question"; readonly question: string; readonly method: "embedding" | "keyword" })
+  /** Several may fit, and only the caller can say which: at most three `candidates`. `parts`: the likeliest plugin for each part of a command that asks for several things. */
+  | (RouteBasis & { readonly kind: "question"; readonly question: string; readonly method: "embedding" | "keyword"; readonly parts?: readonly string[] })
   | (RouteBasis & { readonly kind: "none" })
   | { readonly kind: "unknown_plugin"; readonly name: string };
 
@@ -87,7 +87,9 @@ async function decideRoute(router: Router, request: RouteRequest): Promise<Route
     return { kind: "plugin", entry, method: decision.method, confidence: decision.confidence, ...basis };
   }
 
-  const offered = candidates.flatMap(({ plugin }) => findVisible(router, plugin) ?? []);
+  // What nobody would choose is no choice: it would only tempt a model, and lengthen the question.
+  const plausible = candidates.filter(({ probability }) => probability >= lines.confidenceMin);
+  const offered = plausible.flatMap(({ plugin }) => findVisible(router, plugin) ?? []);
   const choice = await chooseByModel(router, request.command, offered);
   if (choice === NO_CANDIDATE) {
     await remember("", 0, chooserModel(router.upstream));
@@ -99,7 +101,7 @@ async function decideRoute(router: Router, request: RouteRequest): Promise<Route
     await remember(chosen.name, confidence, chooserModel(router.upstream));
     return { kind: "plugin", entry: chosen, method: "llm_fallback", confidence, ...basis };
   }
-  const asked = candidates.slice(0, ASKED);
+  const asked = plausible.slice(0, ASKED);
   return { kind: "question", method: decision.method, question: questionOf(asked), ...basis, candidates: asked };
 }
 

@@ -6,6 +6,7 @@ import { BACKGROUND_SENTENCES } from "./background.ts";
 import { buildCapabilityIndex, type CapabilityIndex, scoreCommand } from "./capability-index.ts";
 import { type Decision, type DecisionLines, decide, thresholdsFor } from "./decide.ts";
 import { decideByKeyword, KEYWORD_LINES } from "./keyword.ts";
+import { withoutQuotes } from "./without-quotes.ts";
 
 const EMBED_TIMEOUT_MS = 3_000;
 /** After a time-out the embedding service is left alone, so that an outage costs an instance one time-out in a while and not one a request. */
@@ -35,16 +36,19 @@ export function findVisible({ catalogue, visible }: Pick<Scorer, "catalogue" | "
   return visible?.has(name) === false ? undefined : catalogue.plugins.get(name);
 }
 
-/** One entry per text, in their order. Never fails because the embedding service does. */
+/** One entry per text, in their order. What a text quotes does not decide, but its vector is that of all of it. Never fails because the embedding service does. */
 export async function scoreTexts(scorer: Scorer, texts: readonly string[]): Promise<ScoredText[]> {
   const { embedder, visible } = scorer;
   const thresholds = thresholdsFor(embedder.model, scorer.thresholds);
-  const embedded = await embedAll(scorer, texts);
+  // Most texts quote nothing and stand here once.
+  const distinct = [...new Set([...texts, ...texts.map(withoutQuotes)])];
+  const embedded = await embedAll(scorer, distinct);
   if (!embedded) return scoreByKeyword(scorer, texts);
   const { index, vectors } = embedded;
-  return texts.map((text, i) => {
-    const vector = vectors[i] ?? new Float32Array();
-    return { text, decision: decide(scoreCommand(index, vector, visible), thresholds), lines: linesOf(thresholds), embedding: { model: embedder.model, vector } };
+  const vectorOf = (text: string) => vectors[distinct.indexOf(text)] ?? new Float32Array();
+  return texts.map((text) => {
+    const decision = decide(scoreCommand(index, vectorOf(withoutQuotes(text)), visible), thresholds);
+    return { text, decision, lines: linesOf(thresholds), embedding: { model: embedder.model, vector: vectorOf(text) } };
   });
 }
 
@@ -52,7 +56,7 @@ const linesOf = ({ chainThreshold, confidenceMin }: DecisionLines): DecisionLine
 
 function scoreByKeyword({ catalogue, visible }: Scorer, texts: readonly string[]): ScoredText[] {
   const plugins = [...catalogue.plugins.values()].filter(({ name }) => visible?.has(name) !== false).map(({ name, manifest }) => ({ plugin: name, texts: manifest.capabilities }));
-  return texts.map((text) => ({ text, decision: decideByKeyword(text, plugins), lines: KEYWORD_LINES, embedding: null }));
+  return texts.map((text) => ({ text, decision: decideByKeyword(withoutQuotes(text), plugins), lines: KEYWORD_LINES, embedding: null }));
 }
 
 const restsUntil = new WeakMap<Embedder, number>();

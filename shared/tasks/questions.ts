@@ -5,45 +5,29 @@ import { sqlState, type TenantDb } from "../db/database.ts";
 import { ERRORS, Refusal } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { asId, type TaskId, type TenantId } from "../ids.ts";
-import type { Catalogue } from "../registry/catalogue.ts";
-import type { Route } from "../routing/route-command.ts";
+import type { Offer, Question } from "../planning/offers.ts";
+import { vectorToBytes } from "../registry/catalogue.ts";
 import { findTask } from "./read-tasks.ts";
 import type { Submission } from "./submission.ts";
-import { singleStepPlan } from "./task-plan.ts";
+import type { TaskPlan } from "./task-plan.ts";
 
 /** How long a question stands whose caller named no deadline, and how long its task may then run. */
 const ASK_MS = 86_400_000;
 const RUN_MS = 3_600_000;
 
-export type Question = Extract<Route, { kind: "question" }>;
-
 export interface NewQuestion {
   id: TaskId;
   submission: Submission;
-  route: Question;
+  route: Question & { offers: readonly Offer[] };
   traceparent: string;
   requestId: string;
   idempotency: { key: string; requestSha256: string } | null;
 }
 
-/** The candidates as the caller sees them; whether the tenant is subscribed to them is added where that is known. */
-export function offerOf({ candidates }: Question, catalogue: Catalogue) {
-  return candidates.map(({ plugin, probability }) => ({
-    plugin,
-    description: catalogue.plugins.get(plugin)?.manifest.description ?? "",
-    confidence: Math.round(probability * 1000) / 1000,
-  }));
-}
-
 const Asked = v.object({ outcome: v.picklist(["asked", "replayed", "key_reused"]), task_id: v.string() });
 
 /** Stores the command as a pending task: no reservation, no ring. `replayed`: the idempotency key is known, and names the task of the first submit. */
-export async function askCaller(
-  db: TenantDb,
-  caller: Caller,
-  catalogue: Catalogue,
-  question: NewQuestion,
-): Promise<{ outcome: "asked" | "replayed"; taskId: TaskId } | { outcome: "key_reused" }> {
+export async function askCaller(db: TenantDb, caller: Caller, question: NewQuestion): Promise<{ outcome: "asked" | "replayed"; taskId: TaskId } | { outcome: "key_reused" }> {
   const { id, submission, route, idempotency } = question;
   const values = [
     caller.tenantId,
@@ -54,7 +38,7 @@ export async function askCaller(
     submission.conversation_id ?? null,
     JSON.stringify({ command: submission.command, attachments: submission.attachments }),
     route.question,
-    JSON.stringify(offerOf(route, catalogue)),
+    JSON.stringify(route.offers),
     route.method,
     route.candidates[0]?.probability ?? null,
     submission.priority,
@@ -66,9 +50,11 @@ export async function askCaller(
     question.requestId,
     idempotency?.key ?? null,
     idempotency?.requestSha256 ?? null,
+    route.embedding && vectorToBytes(route.embedding.vector),
+    route.embedding?.model ?? null,
   ];
   const ask = async () => {
-    const [row] = await db.call("SELECT * FROM ask_caller($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)", values);
+    const [row] = await db.call("SELECT * FROM ask_caller($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)", values);
     return v.parse(Asked, row);
   };
   FAILPOINT: await failpoint("ask.before_insert");
@@ -87,16 +73,23 @@ export async function askCaller(
 }
 
 const Answered = v.object({
-  outcome: v.picklist(["answered", "answered_before", "not_pending", "too_late", "no_candidate", "not_subscribed", "quota_exceeded"]),
+  outcome: v.picklist(["answered", "answered_before", "not_pending", "too_late", "not_subscribed", "quota_exceeded"]),
   traceparent: v.nullable(v.string()),
+  plugin: v.nullable(v.string()),
   quota_limit: v.nullable(v.number()),
 });
 export type Answered = v.InferOutput<typeof Answered>;
 
-/** Reserves and queues a pending task for the plugin that its caller chose; null when the tenant has no such task. */
-export async function answerTask(db: TenantDb, tenantId: TenantId, id: TaskId, choice: { plugin: string; version: string }): Promise<Answered | null> {
-  const plan = JSON.stringify(singleStepPlan(choice.plugin, choice.version));
-  const [row] = await db.call("SELECT * FROM answer_task($1, $2, $3, $4)", [tenantId, id, choice.plugin, plan]);
+/** The command of a pending task; empty when it has been erased. */
+export async function commandOf(db: TenantDb, tenantId: TenantId, id: TaskId): Promise<string> {
+  const row = await db.tenant(tenantId, (tx) => tx.selectFrom("tasks").select("input").where("tenant_id", "=", tenantId).where("id", "=", id).executeTakeFirst());
+  const parsed = v.safeParse(v.object({ input: v.object({ command: v.string() }) }), row);
+  return parsed.success ? parsed.output.input.command : "";
+}
+
+/** Reserves and queues a pending task with the plan of the candidate that its caller chose, counted from 0; null when the tenant has no such task. */
+export async function answerTask(db: TenantDb, tenantId: TenantId, id: TaskId, choice: { place: number; plugin: string; plan: TaskPlan }): Promise<Answered | null> {
+  const [row] = await db.call("SELECT * FROM answer_task($1, $2, $3, $4, $5)", [tenantId, id, choice.place, choice.plugin, JSON.stringify(choice.plan)]);
   return row ? v.parse(Answered, row) : null;
 }
 

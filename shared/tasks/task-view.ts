@@ -55,7 +55,19 @@ const Time = v.pipe(v.string(), v.isoTimestamp());
 /** What the caller is asked while the task is `pending`. */
 export const InputRequest = v.object({
   question: v.string(),
-  candidates: v.array(v.strictObject({ plugin: v.string(), description: v.string(), confidence: v.number(), subscribed: v.boolean() })),
+  candidates: v.array(
+    v.strictObject({
+      /** Null: every part of the command to a plugin of its own, as `parts` says. */
+      plugin: v.nullable(v.string()),
+      /** Of all steps that would run, in their order: also what the plugin builds on. */
+      plugins: v.optional(v.array(v.string())),
+      parts: v.optional(v.array(v.string())),
+      description: v.string(),
+      confidence: v.number(),
+      /** To all of `plugins`. */
+      subscribed: v.boolean(),
+    }),
+  ),
   answer_by: Time,
 });
 

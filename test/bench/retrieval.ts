@@ -48,7 +48,7 @@ const topics = Array.from({ length: TOPICS }, () => Array.from({ length: FILLED 
 /** A point near one of the topics: cosines of 0.5 to 0.7 within a topic, about 0 between two. */
 function near(topic: number): Float32Array {
   const centre = topics[topic] ?? [];
-  return toUnitVector(centre.map((x) => x + 0.9 * (random() - 0.5))).map((x) => Number(x.toFixed(4)));
+  return toUnitVector(centre.map((x) => x + 0.9 * (random() - 0.5))).map((x) => Math.round(x * 10_000) / 10_000);
 }
 
 interface Filled {

@@ -187,6 +187,7 @@ describe("a part whose plugin is not clear", () => {
     expect(found).toMatchObject({ kind: "question", question: expect.stringContaining("code-review") });
     if (found.kind !== "question") throw new Error(found.kind);
     expect(found.candidates.map(({ plugin }) => plugin)).toContain("doc-generator");
+    expect(found.parts).toEqual(["code-review", "doc-generator"]);
     expect(found.question).not.toMatch(/board|change/);
     expect(await redis.keys("*")).toEqual([]);
   });

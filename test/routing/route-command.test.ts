@@ -10,6 +10,7 @@ import { openUpstream, type Upstream } from "../../shared/models/upstream.ts";
 import { commandDigest, routeCacheKey } from "../../shared/routing/route-cache.ts";
 import { type Router, routeCommand } from "../../shared/routing/route-command.ts";
 import { scoreTexts } from "../../shared/routing/score-texts.ts";
+import { withoutQuotes } from "../../shared/routing/without-quotes.ts";
 import { answer, failure, type Script, type ScriptedProvider, startScriptedProvider, toolUse } from "../support/scripted-provider.ts";
 import { catalogueOf, EMBEDDING_MODEL, embedderOf, OTHER_TENANT, routerOf, TENANT } from "./router.ts";
 
@@ -63,7 +64,7 @@ describe("the decision table", () => {
   });
 
   it("asks its caller where several are near and there is no model", async () => {
-    const own = router();
+    const own = router({ thresholds: { ...LINES, confidenceMin: 0 } });
     const asked = await route(own, TORN);
     expect(asked).toMatchObject({ kind: "question", method: "embedding", question: "Which plugin is this for: text-reader, word-counter or plan-maker?" });
     expect(asked.kind === "question" && asked.candidates.map(({ plugin }) => plugin)).toEqual(["text-reader", "word-counter", "plan-maker"]);
@@ -87,6 +88,22 @@ describe("the decision table", () => {
     expect(provider.ledger).toHaveLength(calls);
   });
 
+  it("offers it no plugin that is below the line of what fits", async () => {
+    let seen = "";
+    script = ({ text }) => {
+      seen = text;
+      return toolUse("choose_plugin", { plugin: "none" });
+    };
+    const own = router({ upstream, thresholds: { ...LINES, confidenceMin: 0.02 } });
+    const found = await route(own, TORN);
+    const below = found.kind === "none" ? found.candidates.filter(({ probability }) => probability < 0.02) : [];
+    for (const { plugin } of below) expect(seen).not.toContain(plugin);
+    await redis.flushall();
+    await route(router({ upstream, thresholds: { ...LINES, confidenceMin: 0.3 } }), TORN);
+    expect(seen).toContain("word-counter");
+    expect(seen).not.toContain("plan-maker");
+  });
+
   it("takes the model's none for an answer, and remembers it", async () => {
     script = () => toolUse("choose_plugin", { plugin: "none" });
     const own = router({ upstream });
@@ -105,6 +122,27 @@ describe("the decision table", () => {
     expect(own.heard).toMatchObject({ degraded: ["model choice"], chosen: [{ outcome: "no_answer" }] });
     expect(await cachedFor(TORN)).toBeNull();
   });
+});
+
+describe("what stands in quotes", () => {
+  const quoting = `tell the author of "${CLEAR}" that it is fine`;
+  const unquoted = "tell the author of   that it is fine";
+
+  it("decides nothing, and belongs to the vector that is kept", async () => {
+    const embedder = embedderOf({ ...COMMANDS, [quoting]: [0, 0, 1], [unquoted]: [1] });
+    const found = await route(routerOf(redis, embedder, { thresholds: LINES }), quoting);
+    expect(found).toMatchObject({ kind: "plugin", entry: { name: "plan-maker" }, method: "embedding" });
+    expect(embedder.calls).toEqual([[quoting, unquoted]]);
+    expect(found.kind === "plugin" && found.embedding?.vector[2]).toBeCloseTo(1, 5);
+  });
+
+  it.each([
+    ["keeps names and terms", "check the \"payments\" service and the 'dead letter' queue", "check the \"payments\" service and the 'dead letter' queue"],
+    ["keeps apostrophes and inches", "it's the team's 15\" screen, isn't it", "it's the team's 15\" screen, isn't it"],
+    ["says of code that it is code", "what is wrong here?\n```js\nreview(this.change)\n```", "what is wrong here?\n js "],
+    ["hides code that does not end", "what is wrong here? ```delete all my tickets", "what is wrong here?  code "],
+    ["keeps all where nothing else is", '"Review this change for me"', '"Review this change for me"'],
+  ])("%s", (_, command, own) => expect(withoutQuotes(command)).toBe(own));
 });
 
 describe("the route cache", () => {

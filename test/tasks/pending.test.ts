@@ -39,8 +39,8 @@ describe("a command that may be for several plugins", () => {
     expect(asked.body.input_request).toEqual({
       question: "Which plugin is this for: echo or asker?",
       candidates: [
-        { plugin: "echo", description: echo.manifest.description, confidence: expect.any(Number), subscribed: true },
-        { plugin: "asker", description: asker.manifest.description, confidence: expect.any(Number), subscribed: false },
+        { plugin: "echo", plugins: ["echo"], description: echo.manifest.description, confidence: expect.any(Number), subscribed: true },
+        { plugin: "asker", plugins: ["asker"], description: asker.manifest.description, confidence: expect.any(Number), subscribed: false },
       ],
       answer_by: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/),
     });
@@ -50,6 +50,18 @@ describe("a command that may be for several plugins", () => {
     expect((await tenant.api("GET", "/v1/tasks?status=pending")).body.tasks).toEqual([asked.body]);
     expect(await reservedBy(still, tenant)).toEqual(unreserved);
     expect(await eventsOf(still, tenant)).toEqual([{ type: "needs_input", seq: 1, data: asked.body.input_request }]);
+  });
+
+  it("keeps the vector that routing made of it, so that nothing is embedded again for its context", async () => {
+    const tenant = await still.tenant();
+    const id = await idOf(tenant);
+    const kept = () =>
+      still.db.call<{ bytes: number; model: string }>("SELECT length(command_embedding) AS bytes, command_embedding_model AS model FROM tasks WHERE tenant_id = $1", [
+        tenant.tenantId,
+      ]);
+    expect(await kept()).toEqual([{ bytes: 4 * 1536, model: "offline-hybrid-1" }]);
+    await answer(tenant, id, { plugin: "echo" });
+    expect(await kept()).toEqual([{ bytes: 4 * 1536, model: "offline-hybrid-1" }]);
   });
 
   it("is not rung for, and no executor can claim it", async () => {
@@ -150,6 +162,11 @@ describe("the answer", () => {
         { answer: "" },
         { answer: "x".repeat(501) },
         { answer: 2 },
+        { candidate: 0 },
+        { candidate: 3 },
+        { candidate: 1.5 },
+        { candidate: "1" },
+        { candidate: 1, plugin: "echo" },
         ["echo"],
         null,
       ])
@@ -231,21 +248,92 @@ describe("the answer", () => {
   });
 });
 
-describe("a candidate that builds on another plugin", () => {
-  it("is refused with the way to go, since a question is about one step", async () => {
-    const own = await startTestPlatform({ plugins: [echo], env: ALWAYS_UNSURE, withBridge: false });
-    try {
-      const manifest = { ...asker.manifest, name: "chained", dependencies: [{ name: "echo", version: "^1.0.0" }] };
-      await own.register({ ...asker, name: "chained", manifest }, "http://127.0.0.1:1");
-      const tenant = await own.tenant();
-      const id = await idOf(tenant);
-      await expectNothingWritten(own.env.DATABASE_URL ?? "", async () => {
-        expect(expectRefusal(await answer(tenant, id, { plugin: "chained" }), "CONFLICT")).toMatchObject({ plugin: "chained", message: expect.stringContaining("several steps") });
-      });
-      expect((await answer(tenant, id, { plugin: "echo" })).status).toBe(202);
-    } finally {
-      await own.stop();
-    }
+describe("a candidate that takes several steps", () => {
+  /** Nearly every command is unsure; what is clear beyond that goes its own way. */
+  const REVIEW = "Review this change and put the results into a report for the board";
+  const named = (name: string, capabilities: string[], dependencies: { name: string; version: string }[] = []) => ({
+    ...echo,
+    name,
+    manifest: { ...echo.manifest, name, capabilities, dependencies },
+  });
+  let own: TestPlatform;
+  beforeAll(async () => {
+    own = await startTestPlatform({ plugins: [echo], env: { CHAIN_THRESHOLD: "0.97" }, withBridge: false });
+    const reviewer = named("reviewer", ["Review a change or a pull request.", "Find bugs in a change."]);
+    const reporter = named("reporter", ["Write a report for the management.", "Make minutes of a meeting."], [{ name: "reader", version: "^1.0.0" }]);
+    for (const plugin of [reviewer, reporter, named("reader", ["Read a book aloud."])]) await own.register(plugin, "http://127.0.0.1:1");
+  });
+  afterAll(() => own?.stop());
+  const all = { reviewer: null, reporter: null, reader: null };
+  const asked = async (tenant: TestTenant) => (await submit(tenant, { command: REVIEW })).body;
+  const planOf = async (tenant: TestTenant) =>
+    (await own.db.call<{ plan: unknown[]; plugin_name: string }>("SELECT plan, plugin_name FROM tasks WHERE tenant_id = $1", [tenant.tenantId]))[0];
+
+  it("is offered with all that it takes: each part of the command to its plugin, or one plugin and what it builds on", async () => {
+    const tenant = await own.tenant({ subscriptions: { reviewer: null, reporter: null } });
+    const { input_request: offered, status } = await asked(tenant);
+    expect(status).toBe("pending");
+    expect(offered.question).toBe("This seems to ask for several things. Should reviewer and reporter each do a part of it, or one plugin all: reviewer or reporter?");
+    expect(offered.candidates).toMatchObject([
+      { plugin: null, plugins: ["reviewer", "reader", "reporter"], parts: ["reviewer", "reporter"], subscribed: false },
+      { plugin: "reviewer", plugins: ["reviewer"], subscribed: true },
+      { plugin: "reporter", plugins: ["reader", "reporter"], subscribed: false },
+    ]);
+    expect(JSON.stringify(offered)).not.toMatch(/board|put the results/);
+    const dry = await tenant.api("POST", "/v1/tasks?dry_run=true", { command: REVIEW });
+    expect(dry.body.input_request).toEqual({ question: offered.question, candidates: offered.candidates });
+  });
+
+  it.each<[string, unknown]>([
+    ["its number", { candidate: 1 }],
+    ["its number in words", { answer: "the first one" }],
+    ["a word for it", { answer: "Both, please" }],
+    ["the names of its plugins", { answer: "reviewer and reporter" }],
+  ])("runs as a plan when it is chosen by %s, with one execution reserved for every step", async (_, body) => {
+    const tenant = await own.tenant({ subscriptions: all });
+    const { task_id: id } = await asked(tenant);
+    const answers = await Promise.all([answer(tenant, id, body), answer(tenant, id, body)]);
+    for (const answered of answers) expect([answered.status, answered.body]).toMatchObject([202, { status: "queued", plugin: "reviewer", routing: { method: "clarified" } }]);
+    expect(await planOf(tenant)).toMatchObject({
+      plugin_name: "reviewer",
+      plan: [
+        { id: "reviewer", plugin: "reviewer", version: "1.0.0", needs: [], command: "Review this change" },
+        { id: "reader", plugin: "reader", needs: [] },
+        { id: "reporter", plugin: "reporter", needs: ["reviewer", "reader"], command: "put the results into a report for the board" },
+      ],
+    });
+    expect(await reservedBy(own, tenant)).toEqual(["reader", "reporter", "reviewer"].map((plugin_name) => ({ plugin_name, used: 0, reserved: 1 })));
+    expectRefusal(await answer(tenant, id, { plugin: "reviewer" }), "CONFLICT");
+  });
+
+  it("is a plugin with what it builds on", async () => {
+    const tenant = await own.tenant({ subscriptions: all });
+    const { task_id: id } = await asked(tenant);
+    expect((await answer(tenant, id, { plugin: "reporter" })).status).toBe(202);
+    expect(await planOf(tenant)).toMatchObject({ plugin_name: "reporter", plan: [{ plugin: "reader" }, { id: "main", plugin: "reporter", needs: ["reader"] }] });
+  });
+
+  it("reserves all or nothing, and says which plugin is missing", async () => {
+    const tenant = await own.tenant({ subscriptions: { reviewer: null, reporter: 1, reader: 0 } });
+    const { task_id: id } = await asked(tenant);
+    const lacking = await own.tenant({ subscriptions: { reviewer: null, reader: null } });
+    const { task_id: other } = await asked(lacking);
+    await expectNothingWritten(own.env.DATABASE_URL ?? "", async () => {
+      expect(expectRefusal(await answer(tenant, id, { candidate: 1 }), "QUOTA_EXCEEDED")).toMatchObject({ plugin: "reader", quota_limit: 0 });
+      expect(expectRefusal(await answer(lacking, other, { candidate: 1 }), "PLUGIN_NOT_SUBSCRIBED")).toMatchObject({ plugin: "reporter" });
+    });
+    expect(await reservedBy(own, tenant)).toEqual([]);
+    expect((await answer(tenant, id, { plugin: "reviewer" })).status).toBe(202);
+  });
+
+  it("is not offered to a tier that does not chain, and refused where a plugin builds on another", async () => {
+    const tenant = await own.tenant({ tier: "starter", subscriptions: all });
+    const { task_id: id, input_request: offered } = await asked(tenant);
+    expect(offered.candidates.map(({ plugin }: { plugin: string }) => plugin)).toEqual(["reviewer", "reporter"]);
+    await expectNothingWritten(own.env.DATABASE_URL ?? "", async () => {
+      expect(expectRefusal(await answer(tenant, id, { plugin: "reporter" }), "CHAINING_NOT_INCLUDED")).toMatchObject({ plugins: ["reader", "reporter"] });
+      expectRefusal(await answer(tenant, id, { answer: "both" }), "INVALID_INPUT");
+    });
   });
 });
 

@@ -32,6 +32,15 @@ export function maskSecret(value: string): Secret {
   return new MaskedSecret(value);
 }
 
+/** The JSON value with every text in it redacted, keys too. */
+export function redactJson<T>(value: T, redact: (text: string) => string): T;
+export function redactJson(value: unknown, redact: (text: string) => string): unknown {
+  if (typeof value === "string") return redact(value);
+  if (Array.isArray(value)) return value.map((member) => redactJson(member, redact));
+  if (typeof value === "object" && value !== null) return Object.fromEntries(Object.entries(value).map(([key, member]) => [redact(key), redactJson(member, redact)]));
+  return value;
+}
+
 /** Takes every known secret out of a text that leaves the plugin. Values under 6 characters would mask ordinary words. */
 export function redactor(values: Iterable<string>): (text: string) => string {
   const forms = new Set<string>();
