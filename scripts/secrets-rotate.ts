@@ -1,5 +1,5 @@
 /**
- * Seals all tenants' secrets with the current key: `npm run secrets:rotate`, with DATABASE_URL, SECRETS_KEY, SECRETS_KEY_ID and the
+ * Seals all tenants' secrets, those of their webhooks too, with the current key: `npm run secrets:rotate`, with DATABASE_URL, SECRETS_KEY, SECRETS_KEY_ID and the
  * keys that still seal rows in SECRETS_OTHER_KEYS. It prints counts and nothing else; 1 when a secret could not be opened.
  *
  * A rotation in four steps, each rolled out everywhere before the next: the new key joins SECRETS_OTHER_KEYS; it becomes SECRETS_KEY
@@ -10,13 +10,15 @@ import { rotateSecrets } from "../shared/access/rotate-secrets.ts";
 import { openDatabase } from "../shared/db/database.ts";
 import { readConfig, required } from "../shared/host/config.ts";
 import { keyRing } from "../shared/host/resources/secrets.ts";
+import { resealWebhookSecrets } from "../shared/webhooks/reseal-webhook-secrets.ts";
 
 export async function rotate(env: Record<string, string | undefined>): Promise<number> {
   const config = readConfig(env);
   const ring = keyRing(config);
   const db = await openDatabase({ url: required(config, "DATABASE_URL"), driver: config.DATABASE_DRIVER, poolSize: 1 });
   try {
-    const { resealed, unreadable } = await rotateSecrets(db, ring);
+    const both = [await rotateSecrets(db, ring), await resealWebhookSecrets(db, ring)];
+    const [resealed, unreadable] = [both.reduce((sum, one) => sum + one.resealed, 0), both.reduce((sum, one) => sum + one.unreadable, 0)];
     console.log(`${resealed} secrets sealed anew, ${unreadable} could not be opened.`);
     return unreadable === 0 ? 0 : 1;
   } finally {

@@ -105,6 +105,7 @@ export default http({
     if (decided.kind === "question") {
       const asked = await askCaller(db, caller, { ...base, route: decided });
       if (asked.outcome === "key_reused") throw keyReused();
+      await Promise.all(asked.rings.map((webhook) => ring.webhook(webhook, request.traceparent)));
       request.note({ task_id: publicId("task", asked.taskId), routing_method: decided.method });
       return answerWith(await findTask(db, caller.tenantId, asked.taskId), headersOf(asked.taskId, asked.outcome === "replayed"));
     }

@@ -5,13 +5,14 @@ import { takeDueDocuments } from "../../shared/knowledge/due-documents.ts";
 import { endUnansweredTasks } from "../../shared/tasks/questions.ts";
 import { takeDueTasks } from "../../shared/tasks/read-tasks.ts";
 import { traceparentOf } from "../../shared/telemetry/trace.ts";
+import { takeDueWebhooks } from "../../shared/webhooks/due-webhooks.ts";
 
 const BATCH = 500;
 const MAX_BATCHES = 20;
 
 /**
  * Rings again for all that PostgreSQL says is due: tasks and documents that nobody claimed, leases that ran out, vectors of another model,
- * conversations that overflowed. Ends questions that nobody answered.
+ * conversations that overflowed, endpoints that are to be told something. Ends questions that nobody answered.
  */
 export default cron({
   name: "wake",
@@ -39,7 +40,12 @@ export default cron({
       (id) => ring.conversation(id, traceparentOf(null)),
       signal,
     );
-    telemetry.wakeRang(tasks + documents + conversations);
+    const webhooks = await ringAll(
+      () => takeDueWebhooks(platformDb, BATCH),
+      (id) => ring.webhook(id, traceparentOf(null)),
+      signal,
+    );
+    telemetry.wakeRang(tasks + documents + conversations + webhooks);
   },
 });
 

@@ -29,16 +29,51 @@ const KNATIVE_INGRESS = [
   { from: [podsOf(MONITORING_NAMESPACE)], ports: tcp([QUEUE_PROXY.metrics]) },
 ];
 
-const PLUGIN_EGRESS: INetworkPolicyEgressRule[] = [
+const TO_DNS: INetworkPolicyEgressRule = {
+  to: [podsOf(DNS.namespace, DNS.pods)],
+  ports: [
+    { protocol: "UDP", port: 53 },
+    { protocol: "TCP", port: 53 },
+  ],
+};
+
+const PLUGIN_EGRESS: INetworkPolicyEgressRule[] = [TO_DNS, { to: [podsOf(KOURIER.namespace, KOURIER.pods)], ports: tcp(KOURIER_PORTS) }];
+
+/** What stands behind shared/sdk/src/public-address.ts, should it ever fail: no route to an inner address on a receiver's port. */
+const INTERNET = [
   {
-    to: [podsOf(DNS.namespace, DNS.pods)],
-    ports: [
-      { protocol: "UDP", port: 53 },
-      { protocol: "TCP", port: 53 },
+    cidr: "0.0.0.0/0",
+    except: [
+      "0.0.0.0/8",
+      "10.0.0.0/8",
+      "100.64.0.0/10",
+      "127.0.0.0/8",
+      "169.254.0.0/16",
+      "172.16.0.0/12",
+      "192.0.0.0/24",
+      "192.168.0.0/16",
+      "198.18.0.0/15",
+      "224.0.0.0/4",
+      "240.0.0.0/4",
     ],
   },
-  { to: [podsOf(KOURIER.namespace, KOURIER.pods)], ports: tcp(KOURIER_PORTS) },
+  { cidr: "2000::/3", except: ["2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"] },
 ];
+/** PostgreSQL and Redis stand anywhere, by their usual ports; an overlay names others. */
+const DATA_PORTS = [5432, 6379];
+/** The ports that a URL may name. */
+const RECEIVER_PORTS = [443, 8443];
+
+function egressOfSender(name: string): NetworkPolicy {
+  return new NetworkPolicy({
+    metadata: { name: `${name}-egress`, namespace: NAMESPACE },
+    spec: {
+      podSelector: { matchLabels: { "app.kubernetes.io/name": name, [ROLE]: "function" } },
+      policyTypes: ["Egress"],
+      egress: [TO_DNS, { ports: tcp(DATA_PORTS) }, { to: INTERNET.map((ipBlock) => ({ ipBlock })), ports: tcp(RECEIVER_PORTS) }],
+    },
+  });
+}
 
 function egressOfPlugin(name: string, hosts: readonly string[]): NetworkPolicy {
   return new NetworkPolicy({
@@ -68,6 +103,8 @@ export function networkPolicies(functions: readonly LoadedFunction[]): string {
       metadata: { name: "plugins-egress", namespace: NAMESPACE },
       spec: { podSelector: inRoles("plugin"), policyTypes: ["Egress"], egress: PLUGIN_EGRESS },
     }),
+    // Those that only read a URL, to store it, call nobody.
+    ...functions.flatMap(({ fn }) => (fn.kind === "event" && fn.needs.includes("egress") ? [egressOfSender(fn.name)] : [])),
     ...functions.flatMap(({ fn }) => (fn.kind === "plugin" && fn.manifest.egress_hosts.length > 0 ? [egressOfPlugin(fn.name, fn.manifest.egress_hosts)] : [])),
   ];
   return manifest(policies, ["NetworkPolicy knows no host names: a plugin's hosts stand in an annotation for the egress proxy that lets them through."]);

@@ -61,7 +61,14 @@ async function startTogether({ home, env, port, onStart }: PlatformOptions): Pro
         name,
         command: process.execPath,
         args: entry("./plugin.ts", file),
-        env: { PATH: env.PATH, HOME: env.HOME, PORT: String(at), LLM_GATEWAY_URL: internalUrl, SCOPE_GATEWAY_URL: internalUrl },
+        env: {
+          PATH: env.PATH,
+          HOME: env.HOME,
+          PORT: String(at),
+          LLM_GATEWAY_URL: internalUrl,
+          SCOPE_GATEWAY_URL: internalUrl,
+          AAU_ALLOW_PRIVATE_EGRESS: env.AAU_ALLOW_PRIVATE_EGRESS,
+        },
         logFile: home.logFile(name),
       });
       onStart({ name, stop: () => child.stop() });
@@ -121,6 +128,7 @@ async function startIsolated({ home, env, port, onStart }: PlatformOptions): Pro
         HOME: env.HOME,
         LLM_GATEWAY_URL: urlOf("llm-gateway"),
         SCOPE_GATEWAY_URL: urlOf("scope-gateway"),
+        AAU_ALLOW_PRIVATE_EGRESS: env.AAU_ALLOW_PRIVATE_EGRESS,
       });
       await registerPlugin({ registryUrl: urlOf("registry-register"), serviceToken: env.SERVICE_TOKEN ?? "", endpoint: urlOf(name) });
     }),

@@ -49,7 +49,14 @@ try {
   const applied = await migrate(parts.env.DATABASE_URL ?? "");
   print(`  ${green("✓")} ${"migrations".padEnd(12)} ${dim(applied.length === 0 ? "up to date" : applied.join(", "))}`);
 
-  const env: Record<string, string | undefined> = { ...parts.env, ...platformSecrets(home), PUBLIC_URL: `http://127.0.0.1:${port}` };
+  const env: Record<string, string | undefined> = {
+    // Receivers and servers that one tries out stand on this machine.
+    AAU_ALLOW_PRIVATE_WEBHOOKS: "true",
+    AAU_ALLOW_PRIVATE_EGRESS: "true",
+    ...parts.env,
+    ...platformSecrets(home),
+    PUBLIC_URL: `http://127.0.0.1:${port}`,
+  };
   readConfig(env);
   const platform = await startPlatform({ home, env, port, isolated: flags.isolated, onStart: (part) => stack.push(part) });
   for (const { name, about } of platform.list) print(`  ${green("✓")} ${name.padEnd(12)} ${dim(about)}`);

@@ -155,8 +155,8 @@ export interface Tables {
     failing_since: NullableTimestamp;
     resume_at: NullableTimestamp;
     last_success_at: NullableTimestamp;
-    created_at: Generated<Timestamp>;
-    updated_at: Generated<Timestamp>;
+    created_at: Timestamp;
+    updated_at: Timestamp;
   };
   webhook_deliveries: {
     id: string;
@@ -169,9 +169,9 @@ export interface Tables {
     status: string;
     attempts: Generated<number>;
     tries: Generated<number>;
-    next_attempt_at: Generated<Timestamp>;
+    next_attempt_at: Timestamp;
     lease_until: NullableTimestamp;
-    created_at: Generated<Timestamp>;
+    created_at: Timestamp;
     finished_at: NullableTimestamp;
   };
   webhook_attempts: { delivery_id: string; attempt: number; tenant_id: string; at: Timestamp; status: number | null; ms: number; error: string | null; answer: string | null };

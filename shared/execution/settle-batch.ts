@@ -17,13 +17,15 @@ export interface SettleRequest {
 }
 
 const LARGE_RESULT = 16 * 1024;
-const Rows = v.array(v.object({ place: v.number(), settled: v.boolean(), overflowed: v.boolean() }));
+const Rows = v.array(v.object({ place: v.number(), settled: v.boolean(), overflowed: v.boolean(), rings: v.array(v.string()) }));
 
 export interface SettleAnswer {
   /** False: the lease is lost and nothing was written. */
   settled: boolean;
   /** Its conversation has more turns now than a plugin is given. */
   overflowed: boolean;
+  /** Endpoints of this and of the tasks that were settled with it, in one of their answers. */
+  rings: readonly string[];
 }
 
 /** Settles one task. */

@@ -18,7 +18,7 @@ type Over = Extract<PlanEnding, { kind: "ended" | "cancelled" }>;
 export interface Settler {
   db: TenantDb;
   redis: Redis;
-  ring: Pick<Ring, "conversation">;
+  ring: Pick<Ring, "conversation" | "webhook">;
 }
 
 /** What was settled; null: the lease is lost and nothing was written. */
@@ -50,9 +50,10 @@ async function write({ db, redis, ring }: Settler, claim: Claim, { kind, steps, 
       steps: storableJson(fresh.map((record) => stepRow(claim, record))),
       events: storableJson(events),
     });
-  const { settled, overflowed } = await whileHistoryChanges(redis, tenantId, conversationId, userId, settle);
+  const { settled, overflowed, rings } = await whileHistoryChanges(redis, tenantId, conversationId, userId, settle);
   if (overflowed && conversationId !== null && userId !== null)
     await ring.conversation(conversationIdOf(tenantId, userId, conversationId), childOf(traceparentOf(claim.traceparent)));
+  await Promise.all(rings.map((id) => ring.webhook(id, childOf(traceparentOf(claim.traceparent)))));
   return settled ? outcome : null;
 }
 

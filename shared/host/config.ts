@@ -32,6 +32,10 @@ const count = (fallback: number, min: number, max: number) =>
 const fraction = v.optional(v.pipe(v.string(), v.transform(Number), v.number(), v.minValue(0), v.maxValue(1)));
 const ratio = v.pipe(v.optional(v.string(), "1"), v.transform(Number), v.number(), v.minValue(0), v.maxValue(1));
 const choice = <const T extends readonly string[]>(options: T, fallback: T[number]) => v.optional(v.picklist(options), fallback);
+const flag = v.pipe(
+  v.optional(v.picklist(["true", "false"]), "false"),
+  v.transform((s) => s === "true"),
+);
 const longSecret = v.optional(v.pipe(v.string(), v.minLength(32, "must have at least 32 characters")));
 const keyId = v.optional(
   v.pipe(
@@ -75,6 +79,10 @@ export const VARIABLES = {
     schema: ringKeys,
     secret: true,
     about: "Keys that open secrets too, as `id=key,id=key`: the next one before it becomes SECRETS_KEY, the last one until `npm run secrets:rotate` is done.",
+  },
+  AAU_ALLOW_PRIVATE_WEBHOOKS: {
+    schema: flag,
+    about: "`true` lets webhooks lead to any address and port, by plain http too: for local use, and for receivers inside the same network.",
   },
   FUNCTION_URL: { schema: v.optional(v.string(), "http://{name}.aau.svc.cluster.local"), about: "Address of a function; `{name}` is replaced." },
   FUNCTION_URLS: { schema: text, about: "Addresses that differ from FUNCTION_URL, as `name=url,name=url`." },

@@ -1,9 +1,11 @@
 /** The outside resources that a function can ask for by name. Types only: a bundle contains just the openers it needs. */
 import type { Redis } from "ioredis";
 import type { CapabilitySigner } from "../access/capability-token.ts";
+import type { KeyRing } from "../access/key-ring.ts";
 import type { TenantSecrets } from "../access/tenant-secrets.ts";
 import type { Cursors } from "../cursor.ts";
 import type { PlatformDb, TenantDb } from "../db/database.ts";
+import type { Egress } from "../egress/outbound-post.ts";
 import type { PluginClient } from "../execution/plugin-client.ts";
 import type { Embedder } from "../models/embedder.ts";
 import type { Upstream } from "../models/upstream.ts";
@@ -31,6 +33,10 @@ export interface Resources {
   plugins: PluginClient;
   capabilities: CapabilitySigner;
   secrets: TenantSecrets;
+  /** What seals and opens secrets that stand in other tables. */
+  keyRing: KeyRing;
+  /** Calls addresses that tenants named, and no address inside. */
+  egress: Egress;
   cursors: Cursors;
   /** This process's counters; a domain event moves them where it writes its log line. */
   telemetry: Telemetry;

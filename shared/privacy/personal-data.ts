@@ -217,5 +217,6 @@ export const REDIS_FAMILIES: readonly RedisFamily[] = [
   { name: "cancel", pattern: /^cancel:[0-9a-f-]{36}$/, holds: "a mark under a task's id", maxTtlSec: 3600, erasure: "deleted" },
   { name: "watchers", pattern: /^watchers:[0-9a-f-]{36}$/, holds: "channels of processes under a task's id", maxTtlSec: 3600, erasure: "deleted" },
   { name: "conv", pattern: /^conv:[0-9a-f-]{36}:[0-9a-f-]{36}$/, holds: "the last turns of a conversation", maxTtlSec: 120, erasure: "deleted" },
+  { name: "rung", pattern: /^rung:[0-9a-f-]{36}$/, holds: "a mark under an endpoint's id", maxTtlSec: 2, erasure: "nothing personal" },
   { name: "stream", pattern: /^(stream|retry):/, holds: "ids of what is due", maxTtlSec: null, erasure: "nothing personal" },
 ];

@@ -8,6 +8,11 @@ export const DEAD_STREAM = "stream:dead";
 export const SUMMARY_STREAM = "stream:summarization";
 export const taskStream = (plugin: string): string => `stream:tasks:${plugin}`;
 export const KNOWLEDGE_STREAM = "stream:knowledge";
+export const WEBHOOK_STREAM = "stream:webhooks";
+/** Stands while a ring for this endpoint is under way: a thousand events of one moment ring once. */
+const rungKey = (webhookId: string): string => `rung:${webhookId}`;
+/** A ring that was lost holds up the next one for this long. */
+const RUNG_MS = 2_000;
 export const CANCEL_CHANNEL = "cancel";
 export const cancelFlag = (taskId: string): string => `cancel:${taskId}`;
 /** The channels of the processes that wait for this task. */
@@ -23,6 +28,10 @@ export interface Ring {
   conversation(conversationId: string, traceparent: string): Promise<boolean>;
   /** Wakes the function that embeds this document; false as above. */
   document(documentId: string, traceparent: string): Promise<boolean>;
+  /** Wakes the function that delivers to this endpoint, unless it was rung for and has not begun yet; false as above. */
+  webhook(webhookId: string, traceparent: string): Promise<boolean>;
+  /** To be said before looking for what is due: what becomes due from now on needs another ring. */
+  webhookHeard(webhookId: string): Promise<void>;
   /** Whether a ring would be heard now. */
   isReady(): Promise<boolean>;
 }
@@ -40,6 +49,15 @@ export function openRing(redis: Redis): Ring {
     async document(documentId, traceparent) {
       const id = await tryRedis(redis, (r) => r.xadd(KNOWLEDGE_STREAM, "*", "document_id", publicId("document", documentId), "traceparent", traceparent));
       return id !== null;
+    },
+    async webhook(webhookId, traceparent) {
+      const isFirst = await tryRedis(redis, (r) => r.set(rungKey(webhookId), "1", "PX", RUNG_MS, "NX"));
+      if (isFirst === null) return (await tryRedis(redis, (r) => r.exists(rungKey(webhookId)))) === 1;
+      const id = await tryRedis(redis, (r) => r.xadd(WEBHOOK_STREAM, "*", "webhook_id", publicId("webhook", webhookId), "traceparent", traceparent));
+      return id !== null;
+    },
+    async webhookHeard(webhookId) {
+      await tryRedis(redis, (r) => r.del(rungKey(webhookId)));
     },
     isReady: async () => (await tryRedis(redis, (r) => r.ping())) !== null,
   };

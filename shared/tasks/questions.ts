@@ -24,10 +24,17 @@ export interface NewQuestion {
   idempotency: { key: string; requestSha256: string } | null;
 }
 
-const Asked = v.object({ outcome: v.picklist(["asked", "replayed", "key_reused"]), task_id: v.string() });
+const Asked = v.object({ outcome: v.picklist(["asked", "replayed", "key_reused"]), task_id: v.string(), rings: v.array(v.string()) });
 
-/** Stores the command as a pending task: no reservation, no ring. `replayed`: the idempotency key is known, and names the task of the first submit. */
-export async function askCaller(db: TenantDb, caller: Caller, question: NewQuestion): Promise<{ outcome: "asked" | "replayed"; taskId: TaskId } | { outcome: "key_reused" }> {
+/**
+ * Stores the command as a pending task: no reservation, no ring. `replayed`: the idempotency key is known, and names the task of the first submit.
+ * `rings`: the endpoints that are to be told.
+ */
+export async function askCaller(
+  db: TenantDb,
+  caller: Caller,
+  question: NewQuestion,
+): Promise<{ outcome: "asked" | "replayed"; taskId: TaskId; rings: readonly string[] } | { outcome: "key_reused" }> {
   const { id, submission, route, idempotency } = question;
   const values = [
     caller.tenantId,
@@ -59,16 +66,16 @@ export async function askCaller(db: TenantDb, caller: Caller, question: NewQuest
   };
   FAILPOINT: await failpoint("ask.before_insert");
   try {
-    const { outcome, task_id } = await ask().catch((error: unknown) => {
+    const { outcome, task_id, rings } = await ask().catch((error: unknown) => {
       // Another submit with the same idempotency key was faster: now it is there to be found.
       if (sqlState(error) === "23505") return ask();
       throw error;
     });
-    return outcome === "key_reused" ? { outcome } : { outcome, taskId: asId("task", task_id) };
+    return outcome === "key_reused" ? { outcome } : { outcome, taskId: asId("task", task_id), rings };
   } catch (error) {
     // The database's answer is lost: the row itself says whether the question stands.
     if (!(error instanceof Refusal) || !(await findTask(db, caller.tenantId, id).catch(() => null))) throw error;
-    return { outcome: "asked", taskId: id };
+    return { outcome: "asked", taskId: id, rings: [] };
   }
 }
 

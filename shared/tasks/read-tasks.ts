@@ -84,7 +84,8 @@ export async function findArtifact(db: TenantDb, tenantId: TenantId, taskId: Tas
   return row ?? null;
 }
 
-const Cancelled = v.object({ status: v.string(), was_over: v.boolean() });
+/** `rings`: the endpoints that are to be told. */
+const Cancelled = v.object({ status: v.string(), was_over: v.boolean(), rings: v.array(v.string()) });
 
 /** Cancels a queued task at once and asks a running one to stop; null when the tenant has no such task. */
 export async function cancelTask(db: TenantDb, tenantId: TenantId, id: TaskId) {

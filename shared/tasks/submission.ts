@@ -3,6 +3,7 @@ import * as v from "valibot";
 import { UsdAmount } from "../money.ts";
 import { SubmittedPlan } from "../planning/submitted-plan.ts";
 import { PluginName } from "../sdk/src/manifest.ts";
+import { readOutboundUrl } from "../sdk/src/outbound-url.ts";
 
 export const MAX_SUBMISSION_BYTES = 8 * 1024 * 1024;
 export const MAX_COMMAND_LENGTH = 10_000;
@@ -16,13 +17,24 @@ const FileName = v.pipe(
 );
 const MediaType = v.pipe(v.string(), v.maxLength(127), v.regex(/^[\w.+-]{1,60}\/[\w.+-]{1,60}(; ?charset=[\w-]{1,40})?$/, "must be a media type such as text/plain"));
 
+/** A plugin may fetch it, and looks again when it does. */
+const OutsideUrl = v.pipe(
+  v.string(),
+  v.maxLength(2048),
+  v.rawCheck(({ dataset, addIssue }) => {
+    const read = dataset.typed ? readOutboundUrl(dataset.value, { allowPrivate: false }) : null;
+    if (read && "problem" in read) addIssue({ message: read.problem });
+  }),
+  v.metadata({ format: "uri", examples: ["https://github.com/acme/shop/pull/7"] }),
+);
+
 const Attachment = v.pipe(
   v.strictObject({
     name: FileName,
     media_type: MediaType,
     content: v.optional(v.string()),
     content_base64: v.optional(v.pipe(v.string(), v.base64("must be base64"))),
-    url: v.optional(v.pipe(v.string(), v.maxLength(2048), v.url("must be a URL"), v.startsWith("https://", "must be an https URL"))),
+    url: v.optional(OutsideUrl),
   }),
   v.metadata({ oneOf: [{ required: ["content"] }, { required: ["content_base64"] }, { required: ["url"] }] }),
   v.check((a) => [a.content, a.content_base64, a.url].filter((x) => x !== undefined).length === 1, "give exactly one of content, content_base64 and url"),

@@ -44,6 +44,17 @@ export interface Telemetry {
   degraded(part: string, error: unknown): void;
   /** The object store took a file that it had not taken when it was made. */
   artifactUploaded(attempt: number): void;
+  /** One attempt to tell an endpoint. */
+  webhookSent(attempt: {
+    tenantId: string;
+    webhookId: string;
+    type: string;
+    status: number | null;
+    error: string | null;
+    attempt: number;
+    durationMs: number;
+    isDisabled: boolean;
+  }): void;
   wakeRang(count: number): void;
   questionsEnded(count: number): void;
   probeFound(plugin: string, status: string): void;
@@ -146,6 +157,18 @@ export function openTelemetry(log: Log, metrics: Metrics, spans: Spans | null = 
       }),
     degraded: (part, error) => log("warn", "working without a part", { reason: part, error }),
     artifactUploaded: (attempt) => log("info", "waiting artifact uploaded", { attempt }),
+    webhookSent(sent) {
+      metrics.webhookAttempts.inc();
+      if (sent.error !== null) metrics.webhookFailures.inc({ tenant_id: sent.tenantId });
+      log(sent.isDisabled ? "warn" : sent.error === null ? "debug" : "info", sent.isDisabled ? "webhook disabled" : "webhook sent", {
+        webhook_id: publicId("webhook", sent.webhookId),
+        tenant_id: sent.tenantId,
+        status: sent.status ?? "none",
+        attempt: sent.attempt,
+        duration_ms: sent.durationMs,
+        ...(sent.error === null ? {} : { reason: sent.error }),
+      });
+    },
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
     questionsEnded: (count) => count > 0 && log("info", "questions ended without an answer", { count }),
     probeFound: (plugin, status) => log(status === "healthy" ? "debug" : "warn", "plugin probed", { plugin_name: plugin, status }),

@@ -8,6 +8,7 @@ export interface LogFields {
   service?: string;
   task_id?: string;
   document_id?: string;
+  webhook_id?: string;
   tenant_id?: string;
   plugin_name?: string;
   node?: string;

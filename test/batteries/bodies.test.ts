@@ -18,7 +18,8 @@ beforeAll(async () => {
   const task = await own.api("POST", "/v1/tasks", { command: "stays queued", plugin: "echo" });
   const key = await own.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] });
   const user = await own.api("POST", "/v1/users", { email: "colleague@example.com", role: "viewer" });
-  ownIds = { task: task.body.task_id, key: key.body.id, usr: user.body.id };
+  const webhook = await own.api("POST", "/v1/webhooks", { url: "https://hooks.aau.io/", events: ["quota.warning"] });
+  ownIds = { task: task.body.task_id, key: key.body.id, whk: webhook.body.webhook_id, usr: user.body.id };
 });
 afterAll(() => platform?.stop());
 

@@ -11,7 +11,7 @@ import { expectNothingWritten, rowCounts } from "./row-counts.ts";
 let platform: TestPlatform;
 let own: TestTenant;
 beforeAll(async () => {
-  platform = await startTestPlatform({ plugins: [echo], withBridge: false });
+  platform = await startTestPlatform({ plugins: [echo], withBridge: false, env: { AAU_ALLOW_PRIVATE_WEBHOOKS: "true" } });
   own = await platform.tenant();
 });
 afterAll(() => platform?.stop());
@@ -25,6 +25,11 @@ const SUBJECTS: Record<string, () => Promise<Record<string, unknown>>> = {
     return { conversation_id: publicId("conversation", conversationIdOf(own.tenantId, own.userId, name)) };
   },
   "io.aau.document.added": async () => ({ document_id: (await own.api("POST", "/v1/knowledge", { content: `Passage ${randomUUID()}` })).body.document_id }),
+  "io.aau.webhook.due": async () => {
+    const { webhook_id } = (await own.api("POST", "/v1/webhooks", { url: "http://127.0.0.1:9/", events: ["quota.warning"] })).body;
+    await platform.db.call("SELECT enqueue_webhook_event($1, 'quota.warning', $2, '{}')", [own.tenantId, randomUUID()]);
+    return { webhook_id };
+  },
 };
 
 function deliver(name: string, headers: Record<string, string>, body: string): Promise<Response> {

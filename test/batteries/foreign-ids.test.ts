@@ -14,7 +14,7 @@ let foreignIds: Record<string, string>;
 beforeAll(async () => {
   platform = await startTestPlatform({ plugins: [echo], withBridge: false });
   [own, foreign] = [await platform.tenant(), await platform.tenant()];
-  [ownIds, foreignIds] = [await plantOneOfEach(own), await plantOneOfEach(foreign)];
+  [ownIds, foreignIds] = [await plantOneOfEach(platform.db, own), await plantOneOfEach(platform.db, foreign)];
 });
 afterAll(() => platform?.stop());
 

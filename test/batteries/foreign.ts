@@ -1,17 +1,29 @@
 /** Something of every kind that belongs to one tenant, to be asked for by another; and whether anything of that tenant changed. */
 import pg from "pg";
+import type { TenantDb } from "../../shared/db/database.ts";
 import type { HttpFunction } from "../../shared/host/declare.ts";
 import { publicId } from "../../shared/ids.ts";
 import type { TestTenant } from "../support/platform.ts";
 import { operationOf } from "./declared.ts";
 
 /** By the prefix of the ids; a new kind of id needs a line here. The tenant is subscribed to `echo`. */
-export async function plantOneOfEach(tenant: TestTenant): Promise<Record<string, string>> {
+export async function plantOneOfEach(db: Pick<TenantDb, "call">, tenant: TestTenant): Promise<Record<string, string>> {
   const task = await tenant.api("POST", "/v1/tasks", { command: "for nobody else", plugin: "echo" });
   const key = await tenant.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] });
   const document = await tenant.api("POST", "/v1/knowledge", { content: "For nobody else." });
   const user = await tenant.api("POST", "/v1/users", { email: "nobody.else@example.com", role: "viewer" });
-  return { task: task.body.task_id, key: key.body.id, doc: document.body.document_id, usr: user.body.id, ten: publicId("tenant", tenant.tenantId) };
+  const webhook = await tenant.api("POST", "/v1/webhooks", { url: "https://hooks.aau.io/", events: ["quota.warning"] });
+  await db.call("SELECT enqueue_webhook_event($1, 'quota.warning', 'for nobody else', '{}')", [tenant.tenantId]);
+  const { deliveries } = (await tenant.api("GET", `/v1/webhooks/${webhook.body.webhook_id}/deliveries`)).body;
+  return {
+    task: task.body.task_id,
+    key: key.body.id,
+    doc: document.body.document_id,
+    usr: user.body.id,
+    whk: webhook.body.webhook_id,
+    del: deliveries[0].delivery_id,
+    ten: publicId("tenant", tenant.tenantId),
+  };
 }
 
 /** A digest of every row that names the tenant, by table. */

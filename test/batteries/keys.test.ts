@@ -46,7 +46,7 @@ beforeAll(async () => {
     "the service token": `Bearer ${platform.serviceToken}`,
     "a capability token": `Bearer ${capabilitySigner(platform.env.CAPABILITY_KEY ?? "").mint({ aud: "llm", tenant: own.tenantId, task: newId("task"), attempt: 1, step: "main", plugin: "echo", version: "1.0.0", scopes: [], token_budget: 1, lease: newId("task"), exp: Date.now() + 60_000 })}`,
   };
-  foreignIds = await plantOneOfEach(foreign);
+  foreignIds = await plantOneOfEach(platform.db, foreign);
 });
 afterAll(() => platform?.stop());
 

@@ -12,7 +12,7 @@ import { expectRateHeaders } from "./refusal.ts";
 let platform: TestPlatform;
 let own: TestTenant;
 beforeAll(async () => {
-  platform = await startTestPlatform({ plugins: [echo, filer, keeper], env: { CHAIN_THRESHOLD: "1", CONFIDENCE_MIN: "0" } });
+  platform = await startTestPlatform({ plugins: [echo, filer, keeper], env: { CHAIN_THRESHOLD: "1", CONFIDENCE_MIN: "0", AAU_ALLOW_PRIVATE_WEBHOOKS: "true" } });
   own = await platform.tenant();
 });
 afterAll(() => platform?.stop());
@@ -28,6 +28,25 @@ const newDocument = async (content = `Passage ${crypto.randomUUID()}`) => (await
 const otherKey = async () => (await own.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] })).body.id;
 
 const newUser = () => own.api("POST", "/v1/users", { email: `${crypto.randomUUID()}@example.com`, role: "billing" });
+const newWebhook = async (url = "https://hooks.aau.io/tasks") => {
+  for (const { webhook_id } of (await own.api("GET", "/v1/webhooks")).body.webhooks.slice(10)) await own.api("DELETE", `/v1/webhooks/${webhook_id}`);
+  return own.api("POST", "/v1/webhooks", { url, events: ["task.completed"], description: "a" });
+};
+const webhook = async (url?: string) => (await newWebhook(url)).body.webhook_id;
+/** An endpoint where nobody listens, with a delivery that was tried. */
+const tried = async () => {
+  const id = await webhook("http://127.0.0.1:9/");
+  await finished();
+  return vi.waitFor(
+    async () => {
+      const [delivery] = (await own.api("GET", `/v1/webhooks/${id}/deliveries`)).body.deliveries;
+      expect(delivery.attempts).toHaveLength(1);
+      return { webhook: id, delivery: delivery.delivery_id };
+    },
+    { timeout: 20_000 },
+  );
+};
+
 const setSecret = () => own.api("PUT", "/v1/plugins/keeper/secrets/token", { value: "v" });
 
 /** Good calls of each function; a new public function needs a line here. */
@@ -80,6 +99,22 @@ const CALLS: Record<string, (() => Promise<ApiAnswer>)[]> = {
       return own.api("GET", "/v1/knowledge/search?q=days%20of%20vacation");
     },
   ],
+  "webhook-create": [() => newWebhook()],
+  "webhook-list": [() => newWebhook().then(() => own.api("GET", "/v1/webhooks"))],
+  "webhook-detail": [async () => own.api("GET", `/v1/webhooks/${await webhook()}`)],
+  "webhook-update": [
+    async () => own.api("PATCH", `/v1/webhooks/${await webhook()}`, { url: "https://hooks.aau.io/other", events: ["task.failed"], description: "b", enabled: false }),
+  ],
+  "webhook-deliveries": [async () => own.api("GET", `/v1/webhooks/${(await tried()).webhook}/deliveries?limit=1&status=pending`)],
+  "webhook-redeliver": [
+    async () => {
+      const { webhook: id, delivery } = await tried();
+      return own.api("POST", `/v1/webhooks/${id}/deliveries/${delivery}/redeliver`);
+    },
+  ],
+  "webhook-recover": [async () => own.api("POST", `/v1/webhooks/${await webhook()}/recover`, { since: "2026-01-01T00:00:00Z" })],
+  "webhook-rotate": [async () => own.api("POST", `/v1/webhooks/${await webhook()}/rotate`, {})],
+  "webhook-delete": [async () => own.api("DELETE", `/v1/webhooks/${await webhook()}`)],
   openapi: [() => platform.call("GET", "/openapi.json")],
   docs: [() => platform.call("GET", "/docs")],
 };

@@ -84,7 +84,7 @@ describe("the OpenAPI document", () => {
       { command: 1 },
       { command: "x", surprise: 1 },
       { command: "x", attachments: [file] },
-      { command: "x", attachments: [{ ...file, content: "y", url: "https://x.example" }] },
+      { command: "x", attachments: [{ ...file, content: "y", url: "https://x.example.com" }] },
     ])
       expect(validate(wrong), JSON.stringify(wrong)).toBe(false);
     expect(operationOf(byName("task-list")).parameters).toContainEqual({

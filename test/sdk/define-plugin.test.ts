@@ -4,6 +4,7 @@ import { describe, expect, expectTypeOf, it, vi } from "vitest";
 import { InputEnvelope } from "../../shared/sdk/src/envelopes.ts";
 import { Stopped } from "../../shared/sdk/src/errors.ts";
 import { Execution } from "../../shared/sdk/src/execution.ts";
+import { guardedFetch } from "../../shared/sdk/src/guarded-fetch.ts";
 import { definePlugin, type NodeContext, node, type PluginDefinition } from "../../shared/sdk/src/index.ts";
 import { loadAnthropic } from "../../shared/sdk/src/metered-anthropic.ts";
 import { EXECUTION_KEY } from "../../shared/sdk/src/node.ts";
@@ -132,6 +133,7 @@ describe("node", () => {
       hasModel: false,
       timeLeftMs: null,
       signal,
+      fetch: guardedFetch({ allowPrivate: false }),
       trace: {},
     };
     const execution = new Execution({

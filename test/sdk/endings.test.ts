@@ -4,6 +4,7 @@ import type { ExecutionEvent } from "../../shared/sdk/src/envelopes.ts";
 import { Stopped } from "../../shared/sdk/src/errors.ts";
 import { execute } from "../../shared/sdk/src/execute.ts";
 import { toFailure } from "../../shared/sdk/src/failure.ts";
+import { guardedFetch } from "../../shared/sdk/src/guarded-fetch.ts";
 import { CallerMistake, definePlugin, GatewayError, node, type PluginResult } from "../../shared/sdk/src/index.ts";
 import { loadAnthropic } from "../../shared/sdk/src/metered-anthropic.ts";
 import { type ModelAnswer, PluginHarness } from "../../shared/sdk/src/testing/index.ts";
@@ -38,6 +39,7 @@ const NO_GATEWAYS = {
   llmToken: "cap_llm",
   scopedToken: "cap_scoped",
   hasModel: false,
+  fetch: guardedFetch({ allowPrivate: false }),
   timeLeftMs: null,
   trace: {},
 };

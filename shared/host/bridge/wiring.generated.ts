@@ -3,4 +3,5 @@ export const WIRING = [
   { stream: "stream:knowledge", event: "io.aau.document.added", function: "knowledge-embed" },
   { stream: "stream:summarization", event: "io.aau.conversation.overflowed", function: "history-summarise" },
   { stream: "stream:tasks:{plugin}", event: "io.aau.task.queued", function: "task-execute" },
+  { stream: "stream:webhooks", event: "io.aau.webhook.due", function: "webhook-deliver" },
 ] as const;

@@ -4,7 +4,9 @@ import { opener as capabilities } from "./capabilities.ts";
 import { opener as clock } from "./clock.ts";
 import { opener as cursors } from "./cursors.ts";
 import { opener as db } from "./db.ts";
+import { opener as egress } from "./egress.ts";
 import { opener as embedder } from "./embedder.ts";
+import { opener as keyRing } from "./key-ring.ts";
 import { opener as platformDb } from "./platform-db.ts";
 import { opener as plugins } from "./plugins.ts";
 import { opener as redis } from "./redis.ts";
@@ -16,4 +18,22 @@ import { opener as storage } from "./storage.ts";
 import { opener as telemetry } from "./telemetry.ts";
 import { opener as upstream } from "./upstream.ts";
 
-export const ALL_OPENERS: Openers = { capabilities, clock, cursors, db, embedder, platformDb, plugins, redis, ring, secrets, settings, signals, storage, telemetry, upstream };
+export const ALL_OPENERS: Openers = {
+  capabilities,
+  clock,
+  cursors,
+  db,
+  egress,
+  embedder,
+  keyRing,
+  platformDb,
+  plugins,
+  redis,
+  ring,
+  secrets,
+  settings,
+  signals,
+  storage,
+  telemetry,
+  upstream,
+};

@@ -4,6 +4,7 @@ import { toJsonSchema } from "@valibot/to-json-schema";
 import * as v from "valibot";
 import { CURRENT_ENVELOPE_VERSION, type EnvelopeVersion } from "./envelope-versions.ts";
 import type { ArtifactRef, InputEnvelope, Warning } from "./envelopes.ts";
+import type { GuardedFetch } from "./guarded-fetch.ts";
 import type { HealthStatus } from "./health.ts";
 import { Manifest } from "./manifest.ts";
 import type { ChangedTicket, CreatedTickets, NewTicket, TicketChange, TicketDetail, TicketFilter, TicketList } from "./tickets.ts";
@@ -32,6 +33,11 @@ export interface NodeContext {
   readonly hasModel: boolean;
   /** Aborted on cancel, time-out and shutdown; pass it to everything that waits. */
   readonly signal: AbortSignal;
+  /**
+   * Calls an address that a caller or a tenant named: by https, never one inside of the platform's network, whatever a name resolves to. Does not
+   * follow redirects. Throws `EgressRefused` for what may not be called.
+   */
+  readonly fetch: GuardedFetch;
   readonly artifacts: {
     /** Stores a file of this task (needs `store:write`). The same name twice replaces the first. */
     put(file: { name: string; mediaType: string; content: string | Uint8Array }): Promise<ArtifactRef>;

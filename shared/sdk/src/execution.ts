@@ -3,6 +3,7 @@ import type Anthropic from "@anthropic-ai/sdk";
 import type { NodeContext, Secret } from "./define-plugin.ts";
 import type { ArtifactRef, ExecutionEvent, InputEnvelope, Warning } from "./envelopes.ts";
 import { ContentPolicyRefusal, Stopped } from "./errors.ts";
+import type { GuardedFetch } from "./guarded-fetch.ts";
 import type { Manifest } from "./manifest.ts";
 import { type loadAnthropic, meteredClient } from "./metered-anthropic.ts";
 import { quoteKnowledge } from "./quote-data.ts";
@@ -26,6 +27,8 @@ export interface Runtime {
   signal: AbortSignal;
   /** Aborted when the process has to go soon: no further node begins. */
   leaving?: AbortSignal;
+  /** Calls addresses that callers and tenants name. */
+  fetch: GuardedFetch;
   /** Headers that go along with every call to the platform. */
   trace: Readonly<Record<string, string>>;
   /** Told of each node that ends, for the log. */
@@ -196,6 +199,7 @@ export class Execution {
       model: manifest.model,
       hasModel: runtime.hasModel,
       signal,
+      fetch: runtime.fetch,
       knowledgePrompt: () => quoteKnowledge(input.task_id, input.context.org_knowledge_chunks),
       secret: (name) => this.#secrets.get(name) ?? null,
       report: (message) => this.#report(node, message),

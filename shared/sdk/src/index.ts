@@ -8,8 +8,10 @@ export {
   type PluginResult,
   type Secret,
 } from "./define-plugin.ts";
+export { EgressRefused } from "./egress-refused.ts";
 export type { ArtifactRef, Attachment, InputEnvelope, KnowledgeChunk, OutputEnvelope, Turn, Warning } from "./envelopes.ts";
 export { CallerMistake, ContentPolicyRefusal, GatewayError, UpstreamUnavailable } from "./errors.ts";
+export type { GuardedFetch } from "./guarded-fetch.ts";
 export { HealthStatus } from "./health.ts";
 export { Manifest } from "./manifest.ts";
 export { node } from "./node.ts";

@@ -13,6 +13,7 @@ import { Stopped } from "./errors.ts";
 import { type Ending, execute } from "./execute.ts";
 import { type ExecuteHeaders, type ReadEnvelope, readHeaders, readInput } from "./execute-request.ts";
 import { errorType } from "./failure.ts";
+import { type GuardedFetch, guardedFetch } from "./guarded-fetch.ts";
 import { askHealth } from "./health.ts";
 import { framesOf, type Log, logToStdout } from "./log.ts";
 
@@ -25,6 +26,8 @@ export interface ServeOptions {
   llmGatewayUrl?: string;
   /** Base URL of the scope-gateway; default `SCOPE_GATEWAY_URL`. */
   scopeGatewayUrl?: string;
+  /** Lets `ctx.fetch` call any address, plain http too; default `AAU_ALLOW_PRIVATE_EGRESS`. */
+  allowPrivateEgress?: boolean;
   /** Drain and exit on SIGTERM and SIGINT; default true. */
   signals?: boolean;
   /** Default JSON lines on stdout. */
@@ -71,6 +74,7 @@ class PluginService {
   readonly app = new Hono<{ Bindings: HttpBindings }>();
   readonly #plugin: Plugin;
   readonly #log: Log;
+  readonly #fetch: GuardedFetch;
   readonly #gateways: { llmGatewayUrl: string; scopeGatewayUrl: string };
   readonly #onEnd: ServeOptions["onEnd"];
   readonly #running = new Map<AbortController, Promise<void>>();
@@ -83,6 +87,7 @@ class PluginService {
     this.#log = options.log ?? logToStdout(plugin.name);
     this.#onEnd = options.onEnd;
     setMaxListeners(0, this.#leaving.signal);
+    this.#fetch = guardedFetch({ allowPrivate: options.allowPrivateEgress ?? process.env.AAU_ALLOW_PRIVATE_EGRESS === "true" });
     this.#gateways = {
       llmGatewayUrl: baseUrl("LLM_GATEWAY_URL", options.llmGatewayUrl),
       scopeGatewayUrl: baseUrl("SCOPE_GATEWAY_URL", options.scopeGatewayUrl),
@@ -165,6 +170,7 @@ class PluginService {
         input,
         {
           ...this.#gateways,
+          fetch: this.#fetch,
           llmToken: headers["aau-llm-token"],
           scopedToken: headers["aau-scoped-token"],
           hasModel: headers["aau-models"] === "live",

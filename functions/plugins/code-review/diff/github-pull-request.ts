@@ -1,5 +1,5 @@
 /** Fetches the diff of a GitHub pull request, github.com's or a GitHub Enterprise server's. */
-import { CallerMistake, type Secret } from "@aau/sdk";
+import { CallerMistake, EgressRefused, type GuardedFetch, type Secret } from "@aau/sdk";
 
 export const GITHUB_API = "https://api.github.com";
 export const MAX_DIFF_BYTES = 5 * 1024 * 1024;
@@ -93,6 +93,7 @@ function refusal(response: Response, pull: PullRequest, hasToken: boolean): Erro
 export interface FetchOptions {
   base: URL;
   token: Secret | null;
+  fetch: GuardedFetch;
   signal: AbortSignal;
 }
 
@@ -100,7 +101,7 @@ export interface FetchOptions {
  * @returns the unified diff.
  * @throws CallerMistake that says what to do: it is for the caller, the tenant's administrator, or a matter of waiting.
  */
-export async function fetchPullRequestDiff(pull: PullRequest, { base, token, signal }: FetchOptions): Promise<string> {
+export async function fetchPullRequestDiff(pull: PullRequest, { base, token, fetch, signal }: FetchOptions): Promise<string> {
   checkHost(pull, base);
   const headers = new Headers({ accept: "application/vnd.github.diff", "user-agent": "aau-code-review", "x-github-api-version": "2022-11-28" });
   if (token) headers.set("authorization", `Bearer ${token.reveal().trim()}`);
@@ -108,7 +109,7 @@ export async function fetchPullRequestDiff(pull: PullRequest, { base, token, sig
   let url = new URL(`${base.pathname.replace(/\/+$/, "")}/repos/${pull.owner}/${pull.repo}/pulls/${pull.number}`, base);
   try {
     for (let hop = 0; hop <= MAX_REDIRECTS; hop += 1) {
-      const response = await fetch(url.href, { headers, redirect: "manual", signal: limit });
+      const response = await fetch(url, { headers, signal: limit });
       if (response.ok) return await readCapped(response);
       await response.body?.cancel();
       const location = response.headers.get("location");
@@ -122,6 +123,7 @@ export async function fetchPullRequestDiff(pull: PullRequest, { base, token, sig
   } catch (error) {
     signal.throwIfAborted();
     if (error instanceof CallerMistake) throw error;
+    if (error instanceof EgressRefused) throw new CallerMistake("The setting github_api_url leads to an address that may not be called.", { cause: error });
     throw unavailable("GitHub could not be reached", error);
   }
 }

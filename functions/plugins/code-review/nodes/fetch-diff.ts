@@ -54,7 +54,7 @@ async function readPullRequest(text: string, ctx: NodeContext): Promise<Read | n
   if (!pull) return null;
   const source = `${pull.owner}/${pull.repo}#${pull.number}`;
   ctx.report(`Fetching pull request ${source}`);
-  const diff = await fetchPullRequestDiff(pull, { base: apiBase(readGithubApiUrl(ctx.config)), token: ctx.secret("github_token"), signal: ctx.signal });
+  const diff = await fetchPullRequestDiff(pull, { base: apiBase(readGithubApiUrl(ctx.config)), token: ctx.secret("github_token"), fetch: ctx.fetch, signal: ctx.signal });
   return { source: `pull request ${source}`, ...parseUnifiedDiff(diff) };
 }
 

@@ -1,6 +1,6 @@
 /** One call of a tracker's REST API: bounded in time and size, patient where the service asks for patience. */
 import { setTimeout as wait } from "node:timers/promises";
-import { CallerMistake, UpstreamUnavailable } from "@aau/sdk";
+import { CallerMistake, EgressRefused, type GuardedFetch, UpstreamUnavailable } from "@aau/sdk";
 
 const TIMEOUT_MS = 15_000;
 const MAX_TRIES = 4;
@@ -17,6 +17,7 @@ export interface Service {
   secretName: string;
   /** Run by the provider for everyone, so that its trouble passes without the tenant's help. */
   isShared: boolean;
+  fetch: GuardedFetch;
   signal: AbortSignal;
 }
 
@@ -91,9 +92,8 @@ export async function call(service: Service, method: "GET" | "POST" | "PUT" | "P
     let pauseMs = Math.random() * 250 * 4 ** tries;
     let trouble: Error;
     try {
-      const response = await fetch(url, {
+      const response = await service.fetch(url, {
         method,
-        redirect: "manual",
         headers: { "user-agent": "aau-ticket-processor", ...service.headers, ...(body === undefined ? {} : { "content-type": "application/json" }) },
         body: body === undefined ? undefined : JSON.stringify(body),
         signal: AbortSignal.any([service.signal, AbortSignal.timeout(TIMEOUT_MS)]),
@@ -111,6 +111,7 @@ export async function call(service: Service, method: "GET" | "POST" | "PUT" | "P
       pauseMs = askedToWait(response.headers) ?? pauseMs;
     } catch (error) {
       service.signal.throwIfAborted();
+      if (error instanceof EgressRefused) throw new CallerMistake(`The address of ${service.name} (${service.base.host}) may not be called.`, { cause: error });
       if (error instanceof CallerMistake || error instanceof UpstreamUnavailable) throw error;
       trouble = away(service, `${service.name} could not be reached`, error);
       if (!isRead) throw trouble;

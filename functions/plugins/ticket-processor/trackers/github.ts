@@ -59,6 +59,7 @@ export function githubTracker(settings: Settings, token: Secret | null, ctx: Nod
     headers: { accept: "application/vnd.github+json", "x-github-api-version": "2022-11-28", authorization: `Bearer ${token.reveal().trim()}` },
     secretName: "github_token",
     isShared: isShared(base, (host) => host === "api.github.com"),
+    fetch: ctx.fetch,
     signal: ctx.signal,
   };
   const issues = `/repos/${github.repository}/issues`;

@@ -69,6 +69,7 @@ export function jiraTracker(settings: Settings, token: Secret | null, ctx: NodeC
     headers: { accept: "application/json", authorization: `Basic ${Buffer.from(`${jira.email}:${token.reveal().trim()}`).toString("base64")}` },
     secretName: "jira_token",
     isShared: isAtlassian,
+    fetch: ctx.fetch,
     signal: ctx.signal,
   };
   const people = new Map<string, Promise<string | null>>();

@@ -115,6 +115,8 @@ export class PluginHarness implements AsyncDisposable {
       port: 0,
       hostname: "127.0.0.1",
       signals: false,
+      // The services that a plugin calls are played by servers on this machine.
+      allowPrivateEgress: true,
       llmGatewayUrl: this.#platform.url,
       scopeGatewayUrl: this.#platform.url,
       log: (line) => this.logs.push(line),
