@@ -25,7 +25,7 @@ let db: Database;
 let tenantId: TenantId;
 beforeAll(async () => {
   url = await freshDatabase(inject("postgresUrl"));
-  db = await openDatabase({ url, driver: "pg", poolSize: 4 });
+  db = await openDatabase({ url, driver: "pg", poolSize: 4, waitMs: 30_000 });
 });
 beforeEach(async () => {
   await db.platform((tx) => sql`DELETE FROM tenant_secrets`.execute(tx));
