@@ -21,7 +21,6 @@ import { cancelTask } from "../../shared/tasks/read-tasks.ts";
 import { openTelemetry } from "../../shared/telemetry/domain-events.ts";
 import { openLog } from "../../shared/telemetry/log.ts";
 import { openMetrics } from "../../shared/telemetry/metrics.ts";
-import { traceparentOf } from "../../shared/telemetry/trace.ts";
 
 /** Micro-USD per million tokens: input, output, written for 5 minutes, for an hour, read. Written down here once more, on purpose. */
 const PRICES: Record<string, readonly [bigint, bigint, bigint, bigint, bigint]> = {
@@ -250,7 +249,6 @@ async function play(db: Database, { tenant, kind, isTest, steps }: Script): Prom
       id: callId,
       node: null,
       model: one.model,
-      traceparent: traceparentOf(null),
       charges: true,
       traceparent: "00-0-0-00",
       requestBytes: 1_000,
