@@ -4,6 +4,8 @@ import { chain } from "../test/bench/chain.ts";
 import { coldStart } from "../test/bench/cold-start.ts";
 import { context } from "../test/bench/context.ts";
 import { inFlight } from "../test/bench/in-flight.ts";
+import { keys } from "../test/bench/keys.ts";
+import { money } from "../test/bench/money.ts";
 import { pages } from "../test/bench/pages.ts";
 import type { Part } from "../test/bench/part.ts";
 import { plan } from "../test/bench/plan.ts";
@@ -12,7 +14,7 @@ import { routing } from "../test/bench/routing.ts";
 import { openStage } from "../test/bench/stage.ts";
 import { submit } from "../test/bench/submit.ts";
 
-const PARTS: readonly Part[] = [submit, chain, inFlight, coldStart, pages, retrieval, routing, context, plan];
+const PARTS: readonly Part[] = [submit, chain, inFlight, coldStart, pages, retrieval, routing, context, plan, keys, money];
 
 // Every process that is measured is ended with this one.
 process.setMaxListeners(100);

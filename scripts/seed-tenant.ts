@@ -1,4 +1,4 @@
-/** Makes a tenant with an admin user, a key and subscriptions; what is there already stays. */
+/** Makes a tenant with an owner, a key and subscriptions; what is there already stays. */
 import { sql } from "kysely";
 import { mintApiKey } from "../shared/access/api-key.ts";
 import { type Environment, type PlanTier, SCOPES, type Scope } from "../shared/access/caller.ts";
@@ -31,7 +31,7 @@ export async function seedTenant(db: PlatformDb, seed: TenantSeed): Promise<Seed
     const email = `admin@${seed.name}.example`;
     const user = await tx.selectFrom("users").select("id").where("tenant_id", "=", tenantId).where("email", "=", email).executeTakeFirst();
     const userId = user ? asId("user", user.id) : newId("user");
-    if (!user) await tx.insertInto("users").values({ id: userId, tenant_id: tenantId, email, role: "admin" }).execute();
+    if (!user) await tx.insertInto("users").values({ id: userId, tenant_id: tenantId, email, role: "owner" }).execute();
     for (const [plugin, quota] of Object.entries(seed.subscriptions)) {
       await sql`INSERT INTO subscriptions (id, tenant_id, plugin_id, tier, quota_limit)
         SELECT ${newId("plugin")}, ${tenantId}, p.id, ${seed.tier}, ${quota} FROM plugins p WHERE p.name = ${plugin}

@@ -5,6 +5,7 @@ export const ERRORS = {
   AUTH_INVALID: { status: 401, retryable: false, message: "The API key is missing, unknown, expired or revoked." },
   FORBIDDEN_SCOPE: { status: 403, retryable: false, message: "This key does not have the scope that the call needs." },
   PLUGIN_NOT_SUBSCRIBED: { status: 403, retryable: false, message: "Your plan does not include this plugin." },
+  PLUGIN_LIMIT_REACHED: { status: 403, retryable: false, message: "Your plan does not include more plugins." },
   CHAINING_NOT_INCLUDED: { status: 403, retryable: false, message: "Your plan does not include chains of several plugins." },
   NOT_FOUND: { status: 404, retryable: false, message: "There is nothing at this address." },
   METHOD_NOT_ALLOWED: { status: 405, retryable: false, message: "This address does not answer to that method." },

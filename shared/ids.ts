@@ -21,6 +21,9 @@ const PREFIX = {
   conversation: "conv",
   request: "req",
   document: "doc",
+  subscription: "sub",
+  invoice: "inv",
+  erasure: "era",
   webhook: "whk",
   delivery: "del",
   event: "evt",
@@ -31,6 +34,9 @@ export type TenantId = Id<"tenant">;
 export type UserId = Id<"user">;
 export type KeyId = Id<"key">;
 export type DocumentId = Id<"document">;
+export type SubscriptionId = Id<"subscription">;
+export type InvoiceId = Id<"invoice">;
+export type ErasureId = Id<"erasure">;
 export type WebhookId = Id<"webhook">;
 
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";

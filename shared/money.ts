@@ -15,5 +15,6 @@ export const UsdAmount = v.pipe(
 
 /** `0.012345` for 12345 micro-USD. */
 export function formatUsd(microUsd: bigint): string {
-  return `${microUsd / 1_000_000n}.${String(microUsd % 1_000_000n).padStart(6, "0")}`;
+  const size = microUsd < 0n ? -microUsd : microUsd;
+  return `${microUsd < 0n ? "-" : ""}${size / 1_000_000n}.${String(size % 1_000_000n).padStart(6, "0")}`;
 }

@@ -1,6 +1,6 @@
 import * as v from "valibot";
-import { forgetKey, recacheKey, STALE_KEY_MS } from "../../shared/access/admission.ts";
 import { apiKeyView, RotatedApiKey, rotateApiKey } from "../../shared/access/api-keys.ts";
+import { CACHE_MS, tellAccessChanged } from "../../shared/access/key-cache.ts";
 import { Refusal } from "../../shared/errors.ts";
 import { created, http } from "../../shared/host/declare.ts";
 import { idParam } from "../../shared/ids.ts";
@@ -21,15 +21,15 @@ export default http({
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, body, caller, db, redis }) {
-    const rotated = await rotateApiKey(db, caller.tenantId, params.id, body.grace_seconds, caller);
+    const rotated = await rotateApiKey(db, caller, params.id, body.grace_seconds);
     if (rotated === null) throw new Refusal("NOT_FOUND", { message: "There is no such key." });
     if (rotated === "over") throw new Refusal("CONFLICT", { message: "The key is revoked, expired, or was rotated before." });
-    if (rotated === "excess") throw new Refusal("FORBIDDEN_SCOPE", { message: "A key can only rotate keys that may do no more than itself; a test key only test keys." });
-    const tellCaches = body.grace_seconds === 0 ? forgetKey(redis, rotated.oldHash) : recacheKey(redis, db, rotated.oldHash);
-    // The new key must reach the caller even when a cache cannot be told: it is shown this once, with how long the old one may work.
-    const worksUntilMs = await tellCaches.then(
+    if (rotated === "excess")
+      throw new Refusal("FORBIDDEN_SCOPE", { message: "A key can only rotate keys that may do no more than itself, and for no longer; a test key only test keys." });
+    // The new key must reach the caller even when the caches cannot be told: it is shown this once, with how long the old one may work.
+    const worksUntilMs = await tellAccessChanged(redis, caller.tenantId, rotated.generation).then(
       () => rotated.oldKeyEnds.getTime(),
-      () => Math.max(rotated.oldKeyEnds.getTime(), Date.now() + STALE_KEY_MS),
+      () => Math.max(rotated.oldKeyEnds.getTime(), Date.now() + CACHE_MS),
     );
     return created({ ...apiKeyView(rotated.row), key: rotated.minted.plaintext, old_key_works_until: new Date(worksUntilMs).toISOString() });
   },

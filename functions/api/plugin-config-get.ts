@@ -17,7 +17,7 @@ export default http({
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, caller, request, db, redis }) {
-    const entry = await visiblePlugin(db, redis, request.admission?.registryGeneration, params.name);
+    const entry = await visiblePlugin(db, redis, request.admission?.registryGeneration, caller.tenantId, params.name);
     const found = await findPluginConfig(db, caller.tenantId, entry.name);
     return ok(found, { etag: `"${found.version}"` });
   },

@@ -26,11 +26,11 @@ export default http({
 
   async handle({ params, body, caller, request, db, redis }) {
     const version = readIfMatch(request.header("if-match"));
-    const { name, manifest } = await visiblePlugin(db, redis, request.admission?.registryGeneration, params.name);
+    const { name, manifest } = await visiblePlugin(db, redis, request.admission?.registryGeneration, caller.tenantId, params.name);
     const issues = manifest.config_schema ? configIssues(manifest.config_schema, body.config) : [];
     const [first] = issues;
     if (first) throw new Refusal("INVALID_INPUT", { message: `${name} does not take this configuration: ${first.path}: ${first.message}`, details: { issues } });
-    const put = await putPluginConfig(db, caller.tenantId, name, body.config, version);
+    const put = await putPluginConfig(db, caller.tenantId, caller, name, body.config, version);
     if (!put) throw new Refusal("CONFLICT", { message: "The configuration was changed in the meantime; read it again." });
     return ok(put, { etag: `"${put.version}"` });
   },

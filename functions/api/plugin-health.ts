@@ -27,8 +27,8 @@ export default http({
   },
   scale: { min: 0, max: 5, concurrency: 80 },
 
-  async handle({ params, db, redis }) {
-    const health = await findHealth(db, params.name);
+  async handle({ params, caller, db, redis }) {
+    const health = await findHealth(db, caller.tenantId, params.name);
     if (!health) throw new Refusal("NOT_FOUND", { message: `There is no plugin named ${params.name}.` });
     const circuits = await lookAtCircuits(redis, [health]);
     return ok({ ...health, circuit: circuits?.[0] ?? "closed" });

@@ -17,7 +17,10 @@ export default http({
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ query, caller, request, db, redis }) {
-    const [catalogue, subscribed] = await Promise.all([currentCatalogue(db, redis, request.admission?.registryGeneration ?? null), findSubscriptions(db, caller.tenantId)]);
+    const [catalogue, subscribed] = await Promise.all([
+      currentCatalogue(db, redis, request.admission?.registryGeneration ?? null, caller.tenantId),
+      findSubscriptions(db, caller.tenantId),
+    ]);
     const words = (query.q ?? "").toLowerCase().split(/\s+/).filter(Boolean);
     const plugins = [...catalogue.plugins.values()]
       .filter((p) => !query.category || p.manifest.category === query.category)

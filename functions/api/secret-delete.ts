@@ -16,7 +16,7 @@ export default http({
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, caller, db }) {
-    if (!(await deleteTenantSecret(db, caller.tenantId, params.name, params.secret_name))) throw new Refusal("NOT_FOUND", { message: "There is no such secret." });
+    if (!(await deleteTenantSecret(db, caller.tenantId, caller, params.name, params.secret_name))) throw new Refusal("NOT_FOUND", { message: "There is no such secret." });
     return noContent();
   },
 });

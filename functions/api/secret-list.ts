@@ -19,7 +19,7 @@ export default http({
   async handle({ params, caller, request, db, redis }) {
     const secrets = await listTenantSecrets(db, caller.tenantId, params.name);
     // What was set stays visible when the plugin is retired, so that it can be deleted.
-    if (secrets.length === 0) await visiblePlugin(db, redis, request.admission?.registryGeneration, params.name);
+    if (secrets.length === 0) await visiblePlugin(db, redis, request.admission?.registryGeneration, caller.tenantId, params.name);
     return ok({ secrets: secrets.map(secretView) });
   },
 });

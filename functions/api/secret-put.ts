@@ -22,13 +22,13 @@ export default http({
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, body, caller, request, db, redis, secrets }) {
-    const { name, manifest } = await visiblePlugin(db, redis, request.admission?.registryGeneration, params.name);
+    const { name, manifest } = await visiblePlugin(db, redis, request.admission?.registryGeneration, caller.tenantId, params.name);
     const declared = manifest.required_secret_names;
     if (!declared.includes(params.secret_name)) {
       const known = declared.length === 0 ? "it takes none" : `it takes ${declared.join(", ")}`;
       throw new Refusal("INVALID_INPUT", { message: `${name} declares no secret named ${params.secret_name}; ${known}.`, details: { declared_names: declared } });
     }
-    const stored = await secrets.put(db, caller.tenantId, name, params.secret_name, body.value);
+    const stored = await secrets.put(db, caller.tenantId, caller, name, params.secret_name, body.value);
     return { status: stored.isNew ? 201 : 200, body: secretView(stored) };
   },
 });

@@ -4,7 +4,7 @@ import { failpoint } from "../../shared/failpoint.ts";
 import { accepted, http, ok } from "../../shared/host/declare.ts";
 import { idParam, publicId } from "../../shared/ids.ts";
 import { planOfOffer } from "../../shared/planning/offers.ts";
-import { currentCatalogue } from "../../shared/registry/catalogue.ts";
+import { currentCatalogue, visibleIn } from "../../shared/registry/catalogue.ts";
 import { matchAnswer } from "../../shared/routing/match-answer.ts";
 import { findVisible, type Scorer } from "../../shared/routing/score-texts.ts";
 import { PluginName } from "../../shared/sdk/src/manifest.ts";
@@ -65,9 +65,9 @@ export default http({
     if (asked.status !== "pending" && asked.routing_method !== "clarified") throw notPending(asked.status);
     const candidates = asked.input_request?.candidates ?? [];
 
-    const catalogue = await currentCatalogue(db, redis, request.admission?.registryGeneration ?? null);
+    const catalogue = await currentCatalogue(db, redis, request.admission?.registryGeneration ?? null, caller.tenantId);
     const thresholds = { chainThreshold: settings.CHAIN_THRESHOLD, confidenceMin: settings.CONFIDENCE_MIN };
-    const scorer = { catalogue, embedder, thresholds, visible: null, telemetry };
+    const scorer = { catalogue, embedder, thresholds, visible: visibleIn(catalogue), telemetry };
     const place = await placeOf(scorer, body, candidates);
     const offer = place === null ? undefined : candidates[place];
     if (place === null || !offer || (offer.plugin !== null && !findVisible(scorer, offer.plugin)))

@@ -6,7 +6,7 @@ import { bodyDigest } from "../../shared/host/http-function.ts";
 import { newId, publicId, type TaskId } from "../../shared/ids.ts";
 import { DryRun, dryRun } from "../../shared/planning/dry-run.ts";
 import { planSubmission } from "../../shared/planning/plan-submission.ts";
-import { currentCatalogue } from "../../shared/registry/catalogue.ts";
+import { currentCatalogue, visibleIn } from "../../shared/registry/catalogue.ts";
 import { commandDigest } from "../../shared/routing/route-cache.ts";
 import { admitTask, notSubscribed, quotaExceeded } from "../../shared/tasks/admit-task.ts";
 import { askCaller } from "../../shared/tasks/questions.ts";
@@ -71,7 +71,11 @@ export default http({
   replies: { 200: v.union([TaskView, DryRun]), 202: TaskSummary },
   documented: {
     refusals: ["PLUGIN_NOT_SUBSCRIBED", "CHAINING_NOT_INCLUDED", "NOT_FOUND", "NO_MATCHING_PLUGIN", "CIRCULAR_DEPENDENCY", "VERSION_UNSATISFIED", "QUOTA_EXCEEDED"],
-    replyHeaders: { Location: "Where the task can be read.", "Idempotency-Replayed": "`true` when the Idempotency-Key was known: this is the first submit's task." },
+    replyHeaders: {
+      Location: "Where the task can be read.",
+      "Idempotency-Replayed": "`true` when the Idempotency-Key was known: this is the first submit's task.",
+      "AAU-Sandbox-Remaining": "How many free executions of the plugin are left; only where you have not subscribed to it.",
+    },
     requestExamples: EXAMPLES,
   },
   scale: { min: 1, max: 20, concurrency: 100 },
@@ -90,9 +94,9 @@ export default http({
     const isDryRun = query.dry_run === "true";
     const upgradeUrl = settings.UPGRADE_URL;
     const idempotencyKey = readIdempotencyKey(request.header("idempotency-key"));
-    const catalogue = await currentCatalogue(db, redis, request.admission?.registryGeneration ?? null);
+    const catalogue = await currentCatalogue(db, redis, request.admission?.registryGeneration ?? null, caller.tenantId);
     const thresholds = { chainThreshold: settings.CHAIN_THRESHOLD, confidenceMin: settings.CONFIDENCE_MIN };
-    const router = { catalogue, embedder, upstream, redis, thresholds, visible: null, telemetry };
+    const router = { catalogue, embedder, upstream, redis, thresholds, visible: visibleIn(catalogue), telemetry };
     const routingSince = performance.now();
     const decided = await planSubmission(router, { submission: body, caller, cachedRoute: request.admission?.cachedRoute ?? null, upgradeUrl, isDryRun });
     const routingMs = performance.now() - routingSince;
@@ -119,7 +123,7 @@ export default http({
     const { taskId } = admitted;
     const isReplay = admitted.outcome === "replayed";
     request.note({ task_id: publicId("task", taskId), plugin_name: entry.name, routing_method: method });
-    const headers = headersOf(taskId, isReplay);
+    const headers = { ...headersOf(taskId, isReplay), ...(admitted.triesLeft === null ? {} : { "aau-sandbox-remaining": String(admitted.triesLeft) }) };
     if (!isReplay) telemetry.taskAdmitted({ taskId, tenantId: caller.tenantId, plugin: entry.name, method, confidence, routingMs });
     const isFast = plan.length === 1 && entry.manifest.estimated_latency === "fast";
     const waitSec = waitSecondsOf(request.header("prefer")) ?? (isFast ? FAST_WAIT_SEC : 0);

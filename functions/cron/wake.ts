@@ -2,6 +2,7 @@ import { takeDueConversations } from "../../shared/conversations/summaries.ts";
 import { failpoint } from "../../shared/failpoint.ts";
 import { cron } from "../../shared/host/declare.ts";
 import { takeDueDocuments } from "../../shared/knowledge/due-documents.ts";
+import { takeDueErasures } from "../../shared/privacy/erasure-ledger.ts";
 import { endUnansweredTasks } from "../../shared/tasks/questions.ts";
 import { takeDueTasks } from "../../shared/tasks/read-tasks.ts";
 import { traceparentOf } from "../../shared/telemetry/trace.ts";
@@ -12,7 +13,7 @@ const MAX_BATCHES = 20;
 
 /**
  * Rings again for all that PostgreSQL says is due: tasks and documents that nobody claimed, leases that ran out, vectors of another model,
- * conversations that overflowed, endpoints that are to be told something. Ends questions that nobody answered.
+ * conversations that overflowed, endpoints that are to be told something, erasures left half-way. Ends questions that nobody answered.
  */
 export default cron({
   name: "wake",
@@ -45,7 +46,12 @@ export default cron({
       (id) => ring.webhook(id, traceparentOf(null)),
       signal,
     );
-    telemetry.wakeRang(tasks + documents + conversations + webhooks);
+    const erasures = await ringAll(
+      () => takeDueErasures(platformDb, BATCH),
+      (id) => ring.erasure(id, traceparentOf(null)),
+      signal,
+    );
+    telemetry.wakeRang(tasks + documents + conversations + webhooks + erasures);
   },
 });
 

@@ -51,6 +51,8 @@ const OTHERS: readonly (Omit<Target, "source"> & { file: string })[] = [
   { name: "bridge", folder: "bridge", form: "module", entry: "index.mjs", file: "shared/host/bridge/main.ts" },
   { name: "migrate", folder: "migrate", form: "module", entry: "index.mjs", file: "scripts/migrate.ts", data: "migrations" },
   { name: "secrets-rotate", folder: "secrets-rotate", form: "module", entry: "index.mjs", file: "scripts/secrets-rotate.ts" },
+  { name: "tenant", folder: "tenant", form: "module", entry: "index.mjs", file: "scripts/tenant.ts" },
+  { name: "audit-verify", folder: "audit-verify", form: "module", entry: "index.mjs", file: "scripts/audit-verify.ts" },
   { name: "register", folder: "register", form: "module", entry: "index.mjs", file: "scripts/register.ts" },
   { name: "platform", folder: "local", form: "module", entry: "platform.mjs", file: "scripts/local/platform.ts" },
 ];

@@ -33,7 +33,7 @@ function trigger({ fn }: LoadedFunction): string {
 function guard({ fn }: LoadedFunction): string {
   switch (fn.kind) {
     case "http":
-      return fn.scope === "service" ? "service token" : fn.scope === "public" ? "public" : `\`${fn.scope}\``;
+      return fn.scope === "service" ? "service token" : fn.scope === "public" ? "public" : fn.scope === "any" ? "any key" : `\`${fn.scope}\``;
     case "gateway":
     case "plugin":
       return "capability token";

@@ -12,6 +12,7 @@ import { ALL_OPENERS } from "../../shared/host/resources/all.ts";
 import type { Openers } from "../../shared/host/resources.ts";
 import type { Runtime } from "../../shared/host/runtime.ts";
 import { openRuntime } from "../../shared/host/serve.ts";
+import type { LogOptions } from "../../shared/telemetry/log.ts";
 import { stripForeignHeaders } from "./public-gateway.ts";
 
 export interface InProcessPlatform {
@@ -31,6 +32,8 @@ export interface InProcessOptions {
   /** Loopback unless said. */
   host?: string;
   openers?: Partial<Openers>;
+  /** Standard output unless said. */
+  logTo?: LogOptions["destination"];
 }
 
 export async function startInProcess({
@@ -40,8 +43,9 @@ export async function startInProcess({
   internalPort = 0,
   host = "127.0.0.1",
   openers = ALL_OPENERS,
+  logTo,
 }: InProcessOptions): Promise<InProcessPlatform> {
-  const { runtime, stop } = await openRuntime(functions, openers, config, "platform");
+  const { runtime, stop } = await openRuntime(functions, openers, config, "platform", logTo);
   const outside = functions.filter(isPublic);
   const inside = functions.filter((fn) => !isPublic(fn));
   const publicApp = new Hono();

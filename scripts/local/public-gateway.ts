@@ -1,7 +1,7 @@
 /** The local stand-in for the public Gateway: which requests come in, and what is done to them before a function sees them. */
 import { Hono } from "hono";
 import { Agent, request as send } from "undici";
-import { honoPath } from "../../shared/host/app.ts";
+import { honoPath, narrowFirst } from "../../shared/host/app.ts";
 import type { AnyFunction } from "../../shared/host/declare.ts";
 import { type Listening, listen } from "../../shared/host/listen.ts";
 import { isPublic } from "../../shared/host/needs.ts";
@@ -26,7 +26,7 @@ export function stripForeignHeaders(request: Request): Request {
 export async function startProxyGateway(functions: readonly AnyFunction[], urlOf: (name: string) => string, port: number): Promise<Listening> {
   const agent = new Agent({ headersTimeout: 620_000, bodyTimeout: 620_000 });
   const app = new Hono();
-  const outside = functions.filter(isPublic).sort((a, b) => Number(a.name === "not-found") - Number(b.name === "not-found"));
+  const outside = functions.filter(isPublic).sort(narrowFirst);
   for (const fn of outside) {
     if (fn.kind !== "http") continue;
     const { method, path } = honoPath(fn.route);

@@ -9,17 +9,15 @@ import type { TenantDb } from "../db/database.ts";
 import { asId } from "../ids.ts";
 import { tryRedis } from "../redis/availability.ts";
 import { hashApiKey, looksLikeApiKey } from "./api-key.ts";
-import { type Caller, Environment, PlanTier, SCOPES, Scope } from "./caller.ts";
+import { type Caller, Environment, PlanTier, Scope } from "./caller.ts";
+import { CACHE_MS, fillKeyCache, type KeyEntry, READ_ENTRY } from "./key-cache.ts";
 import { localWindows } from "./local-windows.ts";
 import { rateLimitsOf } from "./rate-limits.ts";
+import { Role, scopesOf } from "./roles.ts";
 
 export const WINDOW_MS = 60_000;
-const CACHE_MS = 300_000;
-const UNKNOWN_CACHE_MS = 30_000;
-/** Longer than any reader that read the key before it was revoked can take to write it back. */
-const TOMBSTONE_MS = 600_000;
-const UNKNOWN = '{"x":"unknown"}';
-const REVOKED = '{"x":"revoked"}';
+/** A key that changes while it is looked up is looked up again, this often. */
+const MAX_LOOK_UPS = 3;
 
 /** Counts a request in a list of the times of the last `limit` admitted ones: exact for every sliding window, O(1) amortised. */
 export const TAKE = `
@@ -43,10 +41,10 @@ end
 `;
 
 // KEYS: auth entry. ARGV: window, plugin or '', digest of the command or ''.
-const ADMIT = `${TAKE}
+const ADMIT = `${TAKE}${READ_ENTRY}
 local auth = redis.call('GET', KEYS[1])
-if not auth then return {0} end
-local caller = cjson.decode(auth)
+local caller = living(auth)
+if not caller then return {0, epoch()} end
 if caller.x then return {1} end
 local now = clock()
 local window = tonumber(ARGV[1])
@@ -67,18 +65,10 @@ const TAKE_ONE = `${TAKE}
 return take(KEYS[1], tonumber(ARGV[2]), clock(), tonumber(ARGV[1]))
 `;
 
-// A revocation that came in the meantime stays: what was read before it must not take its place.
-const RECACHE = `
-if redis.call('GET', KEYS[1]) == ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return 1
-`;
-
 declare module "ioredis" {
   interface RedisCommander<Context> {
     aauAdmit(authKey: string, windowMs: number, plugin: string, commandDigest: string): Result<unknown, Context>;
     aauTake(key: string, windowMs: number, limit: number): Result<unknown, Context>;
-    aauRecache(authKey: string, tombstone: string, entry: string, ttlMs: number): Result<unknown, Context>;
   }
 }
 
@@ -129,19 +119,18 @@ export function openDoorkeeper(redis: Redis, db: TenantDb): Doorkeeper {
     async admit(key, hint = {}) {
       if (!looksLikeApiKey(key)) return null;
       const hash = hashApiKey(key);
-      let answer = await ask(hash, hint);
-      if (answer?.kind === "refused") return null;
-      if (answer?.kind === "admission") return { ...answer.admission, cacheHit: true };
-
-      const found = await findKey(db, hash);
-      if (answer?.kind === "miss") {
-        await fillCache(redis, hash, found);
-        if (!found) return null;
-        answer = await ask(hash, hint);
+      let found: FoundKey | null = null;
+      for (let lookUps = 0; ; lookUps++) {
+        const answer = await ask(hash, hint);
         if (answer?.kind === "refused") return null;
-        if (answer?.kind === "admission") return { ...answer.admission, cacheHit: false };
+        if (answer?.kind === "admission") return { ...answer.admission, cacheHit: lookUps === 0 };
+        if (lookUps === MAX_LOOK_UPS) break;
+        found = await findKey(db, hash);
+        if (!answer) break;
+        await fillKeyCache(redis, hash, answer.epoch, found && { ...found, tenantId: found.caller.tenantId });
+        if (!found) return null;
       }
-      // Redis is away, or lost the entry at once: PostgreSQL has said who it is, and a window of this process stands in.
+      // Redis is away, or loses every entry at once: PostgreSQL has said who it is, and a window of this process stands in.
       if (!found) return null;
       const { caller } = found;
       return {
@@ -162,32 +151,16 @@ export function openDoorkeeper(redis: Redis, db: TenantDb): Doorkeeper {
   };
 }
 
-/** Makes a revocation hold for every reader at once. Throws when Redis cannot be told: then the caller must not be told 204. */
-export async function forgetKey(redis: Redis, hash: string): Promise<void> {
-  await redis.set(`auth:${hash}`, REVOKED, "PX", TOMBSTONE_MS);
-}
-
-/** Replaces what is cached after a change of the key's end, so that no reader serves it longer than it lives. A tombstone stays. */
-export async function recacheKey(redis: Redis, db: TenantDb, hash: string): Promise<void> {
-  const found = await findKey(db, hash);
-  if (!found) return forgetKey(redis, hash);
-  prepare(redis);
-  await redis.aauRecache(`auth:${hash}`, REVOKED, found.entry, found.ttlMs);
-}
-
-/** How long a reader may go on accepting a key that the cache could not be told about. */
-export const STALE_KEY_MS = CACHE_MS;
-
 function prepare(redis: Redis): void {
   if ("aauAdmit" in redis && typeof redis.aauAdmit === "function") return;
   redis.defineCommand("aauAdmit", { numberOfKeys: 1, lua: ADMIT });
   redis.defineCommand("aauTake", { numberOfKeys: 1, lua: TAKE_ONE });
-  redis.defineCommand("aauRecache", { numberOfKeys: 1, lua: RECACHE });
 }
 
 const CacheEntry = v.object({
   k: v.string(),
   t: v.string(),
+  g: v.string(),
   u: v.nullable(v.string()),
   v: Environment,
   s: v.array(v.string()),
@@ -199,7 +172,7 @@ const CacheEntry = v.object({
 const Take = v.strictTuple([v.number(), v.number(), v.number()]);
 // Strict: a plain tuple takes the longer answer for the shorter one and drops the rest.
 const Answer = v.union([
-  v.strictTuple([v.literal(0)]),
+  v.strictTuple([v.literal(0), v.string()]),
   v.strictTuple([v.literal(1)]),
   v.strictTuple([v.literal(2), v.string(), v.number(), v.number(), v.number(), v.string(), v.string()]),
   v.strictTuple([v.literal(2), v.string(), v.number(), v.number(), v.number(), v.string(), v.string(), v.number(), v.number(), v.number()]),
@@ -209,9 +182,9 @@ function rateState([admitted, remaining, resetMs]: v.InferOutput<typeof Take>, l
   return { admitted: admitted === 1, limit, remaining, resetMs };
 }
 
-function parseAnswer(raw: unknown): { kind: "miss" } | { kind: "refused" } | { kind: "admission"; admission: Omit<Admission, "cacheHit"> } {
+function parseAnswer(raw: unknown): { kind: "miss"; epoch: string } | { kind: "refused" } | { kind: "admission"; admission: Omit<Admission, "cacheHit"> } {
   const answer = v.parse(Answer, raw);
-  if (answer[0] === 0) return { kind: "miss" };
+  if (answer[0] === 0) return { kind: "miss", epoch: answer[1] };
   if (answer[0] === 1) return { kind: "refused" };
   const caller = callerOf(answer[1]);
   return {
@@ -252,33 +225,40 @@ const KeyRow = v.object({
   key_id: v.string(),
   tenant_id: v.string(),
   user_id: v.nullable(v.string()),
+  role: v.nullable(Role),
   environment: Environment,
   scopes: v.array(v.string()),
   plan_tier: PlanTier,
   settings: v.unknown(),
+  generation: v.string(),
   expires_in_ms: v.nullable(v.union([v.number(), v.string()])),
   revoked: v.boolean(),
 });
 
-interface FoundKey {
+interface FoundKey extends Omit<KeyEntry, "tenantId"> {
   caller: Caller;
-  entry: string;
-  ttlMs: number;
 }
 
 async function findKey(db: TenantDb, hash: string): Promise<FoundKey | null> {
-  const [raw] = await db.call("SELECT * FROM authenticate_key($1)", [hash]);
+  const askedAt = performance.now();
+  const [raw] = await db.call("SELECT * FROM identify_key($1)", [hash]);
   if (!raw) return null;
   const row = v.parse(KeyRow, raw);
-  const expiresInMs = row.expires_in_ms === null ? Number.POSITIVE_INFINITY : Number(row.expires_in_ms);
-  if (row.revoked || expiresInMs <= 0) return null;
+  // Counted from before the question, so that no entry lives longer than its key, however long the answer took.
+  const leftMs = row.expires_in_ms === null ? Number.POSITIVE_INFINITY : Number(row.expires_in_ms) - (performance.now() - askedAt);
+  if (row.revoked || leftMs <= 0) return null;
   const limits = rateLimitsOf(row.plan_tier, row.settings);
-  const scopes = row.scopes.filter((scope) => SCOPES.some((known) => known === scope));
-  const entry = JSON.stringify({ k: row.key_id, t: row.tenant_id, u: row.user_id, v: row.environment, s: scopes, p: row.plan_tier, lt: limits.perTenant, lp: limits.perPlugin });
-  return { caller: callerOf(entry), entry, ttlMs: Math.max(1, Math.floor(Math.min(CACHE_MS, expiresInMs))) };
-}
-
-/** NX: a tombstone that a revocation has left in the meantime stays. */
-async function fillCache(redis: Redis, hash: string, found: FoundKey | null): Promise<void> {
-  await tryRedis(redis, (r) => (found ? r.set(`auth:${hash}`, found.entry, "PX", found.ttlMs, "NX") : r.set(`auth:${hash}`, UNKNOWN, "PX", UNKNOWN_CACHE_MS, "NX")));
+  const allowed: readonly string[] | null = row.role && scopesOf(row.role);
+  const text = JSON.stringify({
+    k: row.key_id,
+    t: row.tenant_id,
+    g: row.generation,
+    u: row.user_id,
+    v: row.environment,
+    s: row.scopes.filter((scope) => v.is(Scope, scope) && (allowed === null || allowed.includes(scope))),
+    p: row.plan_tier,
+    lt: limits.perTenant,
+    lp: limits.perPlugin,
+  });
+  return { caller: callerOf(text), generation: row.generation, text, ttlMs: Math.max(1, Math.floor(Math.min(CACHE_MS, leftMs))) };
 }

@@ -22,6 +22,8 @@ export const Capability = v.strictObject({
   scopes: v.array(PluginScope),
   /** Tokens after which the gateway warns; the manifest's budget. */
   token_budget: v.number(),
+  /** Set for the work of a test key: the gateway answers from the offline model, whatever provider there is. */
+  offline: v.optional(v.literal(true)),
   /** The lease that this execution holds: every write through a gateway carries it in its WHERE. */
   lease: Uuid,
   /** Milliseconds since the epoch. */

@@ -5,16 +5,18 @@
  * key of its own. An operator who logs statements must keep parameters out of that log: `log_parameter_max_length = 0`, and
  * `log_parameter_max_length_on_error` left at its default of 0.
  */
+import { sql } from "kysely";
 import * as v from "valibot";
 import { sqlState, type TenantDb } from "../db/database.ts";
 import { Refusal } from "../errors.ts";
 import type { TenantId } from "../ids.ts";
 import type { Manifest } from "../sdk/src/manifest.ts";
+import { type AuditActor, recordAudit } from "./audit-log.ts";
 import type { KeyRing } from "./key-ring.ts";
 
 export interface TenantSecrets {
   /** Sets or replaces a secret. */
-  put(db: TenantDb, tenantId: TenantId, plugin: string, name: string, value: string): Promise<StoredSecret & { isNew: boolean }>;
+  put(db: TenantDb, tenantId: TenantId, actor: AuditActor, plugin: string, name: string, value: string): Promise<StoredSecret & { isNew: boolean }>;
   /** The named secrets that the tenant has set for this plugin. */
   reveal(db: TenantDb, tenantId: TenantId, plugin: string, names: readonly string[]): Promise<Record<string, string>>;
 }
@@ -38,9 +40,15 @@ const WRONG_KEY = "39000";
 
 export function openTenantSecrets(ring: KeyRing): TenantSecrets {
   return {
-    async put(db, tenantId, plugin, name, value) {
+    async put(db, tenantId, actor, plugin, name, value) {
       const key = ring.keyOf(ring.current, { tenantId, plugin, name });
-      const [row] = await withoutParameters(() => db.call("SELECT * FROM seal_tenant_secret($1, $2, $3, $4, $5, $6)", [tenantId, plugin, name, value, key, ring.current]));
+      const row = await withoutParameters(() =>
+        db.tenant(tenantId, async (tx) => {
+          const { rows } = await sql`SELECT * FROM seal_tenant_secret(${tenantId}, ${plugin}, ${name}, ${value}, ${key}, ${ring.current})`.execute(tx);
+          await recordAudit(tx, tenantId, { actor, action: "secret.set", targetType: "secret", targetId: `${plugin}/${name}` });
+          return rows[0];
+        }),
+      );
       const { is_new, created_at, updated_at } = v.parse(Sealed, row);
       return { name, createdAt: created_at, updatedAt: updated_at, isNew: is_new };
     },
@@ -102,9 +110,16 @@ export async function listTenantSecrets(db: TenantDb, tenantId: TenantId, plugin
 }
 
 /** False: there was none. */
-export async function deleteTenantSecret(db: TenantDb, tenantId: TenantId, plugin: string, name: string): Promise<boolean> {
-  const { numDeletedRows } = await db.tenant(tenantId, (tx) =>
-    tx.deleteFrom("tenant_secrets").where("tenant_id", "=", tenantId).where("plugin_name", "=", plugin).where("secret_name", "=", name).executeTakeFirst(),
-  );
-  return numDeletedRows > 0n;
+export async function deleteTenantSecret(db: TenantDb, tenantId: TenantId, actor: AuditActor, plugin: string, name: string): Promise<boolean> {
+  return db.tenant(tenantId, async (tx) => {
+    const { numDeletedRows } = await tx
+      .deleteFrom("tenant_secrets")
+      .where("tenant_id", "=", tenantId)
+      .where("plugin_name", "=", plugin)
+      .where("secret_name", "=", name)
+      .executeTakeFirst();
+    if (numDeletedRows === 0n) return false;
+    await recordAudit(tx, tenantId, { actor, action: "secret.deleted", targetType: "secret", targetId: `${plugin}/${name}` });
+    return true;
+  });
 }

@@ -134,6 +134,9 @@ export function sqlState(error: unknown): string | null {
   return typeof error.code === "string" && /^[0-9A-Z]{5}$/.test(error.code) ? error.code : null;
 }
 
+/** A trigger's word: the data of this user is being erased, and nothing begins for them any more. Their keys are revoked. */
+const SUBJECT_ERASED = "AAU02";
+
 /** Serialization failure and deadlock: PostgreSQL rolled the transaction back, so the whole of it may run again. */
 const LOST_RACE = new Set(["40001", "40P01"]);
 const MAX_TRIES = 4;
@@ -150,6 +153,7 @@ async function guard<T>(work: () => Promise<T>, tries = 1): Promise<T> {
       await delay(fullJitterMs(tries, RETRY));
       return guard(work, tries + 1);
     }
+    if (state === SUBJECT_ERASED) throw new Refusal("AUTH_INVALID", { cause: error });
     if (state !== null && !TRANSIENT.test(state)) throw error;
     if (state === null && !isConnectionTrouble(error)) throw error;
     throw new Refusal("SERVICE_UNAVAILABLE", { retryAfterSec: 1, cause: error });

@@ -15,8 +15,13 @@ export interface BatchOptions<Item, Answer> {
   isLarge?(item: Item): boolean;
 }
 
-/** From the beginning of one statement to that of the next, unless a batch is full before. */
+/**
+ * From the beginning of one statement to that of the next. Eight tasks together cost the server a quarter of eight alone, so a little more
+ * patience pays while few wait. A full batch waits for nothing.
+ */
 const PACE_MS = 5;
+const PACE_OF_FEW_MS = 12;
+const FEW = 8;
 
 interface Waiting<Item, Answer> {
   item: Item;
@@ -29,18 +34,24 @@ export function inBatches<Item, Answer>({ run, statementsAtOnce, most, isLarge }
   const queue: Waiting<Item, Answer>[] = [];
   let underWay = 0;
   let beganAt = Number.NEGATIVE_INFINITY;
-  let pause: NodeJS.Timeout | undefined;
+  let pause: { timer: NodeJS.Timeout; paceMs: number } | undefined;
 
   function serve(): void {
-    while (!pause && underWay < statementsAtOnce && queue.length > 0) {
-      const restMs = beganAt + PACE_MS - performance.now();
-      if (restMs > 0 && queue.length < most) {
-        pause = setTimeout(() => {
+    while (underWay < statementsAtOnce && queue.length > 0) {
+      const paceMs = queue.length >= most ? 0 : queue.length >= FEW ? PACE_MS : PACE_OF_FEW_MS;
+      const restMs = beganAt + paceMs - performance.now();
+      if (restMs > 0) {
+        if (pause?.paceMs === paceMs) return;
+        clearTimeout(pause?.timer);
+        const timer = setTimeout(() => {
           pause = undefined;
           serve();
         }, restMs);
+        pause = { timer, paceMs };
         return;
       }
+      clearTimeout(pause?.timer);
+      pause = undefined;
       beganAt = performance.now();
       const batch = queue.splice(0, most);
       underWay += 1;

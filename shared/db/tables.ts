@@ -6,7 +6,16 @@ type Timestamp = ColumnType<Date, Date | string | undefined, Date | string>;
 type NullableTimestamp = ColumnType<Date | null, Date | string | null | undefined, Date | string | null>;
 
 export interface Tables {
-  tenants: { id: string; name: string; plan_tier: string; settings: Json; created_at: Generated<Timestamp> };
+  tenants: {
+    id: string;
+    name: string;
+    plan_tier: string;
+    settings: Json;
+    /** Counted up by triggers. */
+    access_generation: ColumnType<string, never, never>;
+    access_changed_at: ColumnType<Date, never, never>;
+    created_at: Generated<Timestamp>;
+  };
   users: { id: string; tenant_id: string; email: string; role: string; created_at: Generated<Timestamp> };
   api_keys: {
     id: string;
@@ -74,6 +83,17 @@ export interface Tables {
     ended_at: NullableTimestamp;
   };
   usage_periods: { tenant_id: string; plugin_name: string; environment: string; period_start: string; used: number; reserved: number };
+  invoices: {
+    id: string;
+    tenant_id: string;
+    number: number;
+    period_start: string;
+    period_end: string;
+    tenant_name: string;
+    plan_tier: string;
+    total_micro_usd: string;
+    closed_at: Generated<Timestamp>;
+  };
   tenant_secrets: {
     id: Generated<string>;
     tenant_id: string;
@@ -89,6 +109,8 @@ export interface Tables {
     id: string;
     tenant_id: string;
     user_id: string | null;
+    api_key_id: string | null;
+    cancel_requested_at: NullableTimestamp;
     plugin_name: string | null;
     plan: Json;
     status: string;
@@ -201,5 +223,6 @@ export interface Tables {
     prev_hash: ColumnType<Buffer, never, never>;
     hash: ColumnType<Buffer, never, never>;
   };
+  audit_heads: { tenant_id: string; seq: ColumnType<string, never, never>; hash: ColumnType<Buffer, never, never> };
   artifact_uploads: { artifact_id: string; tenant_id: string; task_id: string; bytes: Buffer };
 }

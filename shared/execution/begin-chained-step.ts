@@ -58,7 +58,7 @@ export async function beginChainedStep(
 ): Promise<Begun> {
   if (capability.step.split(".").length > MAX_DEPTH) throw new Refusal("CHAIN_LIMIT", { message: `Plugins call each other at most ${MAX_DEPTH} deep.` });
 
-  const catalogue = await currentCatalogue(db, redis, null);
+  const catalogue = await currentCatalogue(db, redis, null, asId("tenant", capability.tenant));
   const parent = await pluginVersion(db, catalogue.generation, capability.plugin, capability.version);
   const dependency = parent.manifest.dependencies.find(({ name }) => name === plugin);
   if (!dependency) throw new Refusal("FORBIDDEN_SCOPE", { message: `The manifest of ${capability.plugin} does not name ${plugin} among its dependencies.` });
@@ -110,6 +110,7 @@ export async function beginChainedStep(
   const claim: Claim = {
     taskId: asId("task", capability.task),
     tenantId: asId("tenant", capability.tenant),
+    isOffline: capability.offline === true,
     userId: task.user_id,
     leaseToken: capability.lease,
     attempt: capability.attempt,

@@ -46,6 +46,7 @@ export async function callPlugin(caller: PluginCaller, claim: Claim, step: Claim
       scopes: step.manifest.required_scopes,
       token_budget: step.manifest.token_budget,
       lease: claim.leaseToken,
+      ...(claim.isOffline && { offline: true }),
       exp: expiresAtMs,
     });
   const [llmToken, scopedToken] = [token("llm"), token("scoped")];
@@ -59,7 +60,7 @@ export async function callPlugin(caller: PluginCaller, claim: Claim, step: Claim
     llmToken,
     scopedToken,
     chainToken,
-    hasModel: caller.upstream.live,
+    hasModel: caller.upstream.live && !claim.isOffline,
     timeLeftMs: limits.timeoutMs,
     stopInMs: limits.stopInMs,
     traceparent,

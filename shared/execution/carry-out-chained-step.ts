@@ -5,7 +5,7 @@ import type { TenantSecrets } from "../access/tenant-secrets.ts";
 import { publicId } from "../ids.ts";
 import type { Signals } from "../redis/signals.ts";
 import type { ChainLine, ChainRequest } from "../sdk/src/chaining.ts";
-import { ENVELOPE_VERSION, type InputEnvelope } from "../sdk/src/envelopes.ts";
+import { ENVELOPE_VERSION } from "../sdk/src/envelopes.ts";
 import { redactor } from "../sdk/src/secret.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 import { stepContext } from "./assemble-context.ts";
@@ -19,7 +19,7 @@ import { storedOutput } from "./stored-output.ts";
 export interface ChainRunner extends StepRunner {
   secrets: TenantSecrets;
   signals: Signals;
-  telemetry: StepRunner["telemetry"] & Pick<Telemetry, "stepFinished">;
+  telemetry: Pick<Telemetry, "pluginAnswered" | "nodeFinished" | "stepFinished">;
 }
 
 type LastLine = Exclude<ChainLine, { type: "alive" }>;
@@ -70,12 +70,11 @@ export async function carryOutChainedStep(
   let isEnded = false;
   await using lease = await holdChainedStep(runner.db, runner.signals, { capability, step: step.id, holder });
   try {
-    /** Of whichever plugin was called; nothing that is kept or handed back shows one of them. */
-    const revealed: string[] = [];
+    const revealed = new Set<string>();
     const prepare = async (which: ClaimedStep): Promise<Prepared> => {
       const told = await stepContext(runner, claim, which, context);
-      revealed.push(...Object.values(told.secrets));
-      const input: InputEnvelope = {
+      for (const value of Object.values(told.secrets)) revealed.add(value);
+      const input = {
         task_id: publicId("task", claim.taskId),
         task_description: asked.command,
         envelope_version: ENVELOPE_VERSION,
@@ -104,7 +103,7 @@ export async function carryOutChainedStep(
       durationMs: latencyMs,
       budgetExceeded: ending.kind === "output" && ending.output.execution_meta.budget_exceeded,
     });
-    const record = await recordOf(runner, claim, step, ending, { warnings: [], latencyMs, redact: redactor(revealed) });
+    const record = await recordOf(runner, claim, step, ending, { latencyMs, redact: redactor(revealed) });
     lease.report("step_finished", { status: record.status, ...(record.error ? { code: record.error.code } : {}) });
     const { held, tokens_used } = await end(record, await lease.release());
     isEnded = true;
@@ -121,10 +120,9 @@ async function recordOf(
   claim: Extract<Begun, { kind: "begun" }>["claim"],
   step: ClaimedStep,
   ending: Extract<StepEnding, { kind: "output" | "failed" }>,
-  about: Parameters<typeof storedOutput>[4],
+  { latencyMs, redact }: { latencyMs: number; redact: (text: string) => string },
 ): Promise<StepRecord> {
-  const { latencyMs } = about;
-  const output = ending.output && (await storedOutput(runner.db, claim, step, ending.output, about));
+  const output = ending.output && (await storedOutput(runner.db, claim, step, ending.output, { warnings: [], latencyMs, redact }));
   if (ending.kind === "failed") return stepRecord(step, "failed", { output, error: ending.error, latencyMs });
   return stepRecord({ ...step, ...ending.answeredBy }, ending.output.status === "partial" ? "partial" : "success", { output, latencyMs });
 }

@@ -1,5 +1,7 @@
 /** Takes a task for this executor, with everything that its run needs, in one round trip. */
 import * as v from "valibot";
+import { Environment } from "../access/caller.ts";
+import { testModelsOf } from "../access/test-models.ts";
 import type { PlatformDb } from "../db/database.ts";
 import { asId, type TaskId, type TenantId } from "../ids.ts";
 import { type PluginVersion, pluginVersion } from "../registry/plugin-versions.ts";
@@ -17,6 +19,8 @@ export interface Claim {
   taskId: TaskId;
   tenantId: TenantId;
   userId: string | null;
+  /** The work of a test key: its model calls stay within the platform. */
+  isOffline: boolean;
   leaseToken: string;
   attempt: number;
   handBacks: number;
@@ -47,6 +51,7 @@ const ClaimedTask = v.object({
   id: v.string(),
   tenant_id: v.string(),
   user_id: v.nullable(v.string()),
+  environment: Environment,
   plan: TaskPlan,
   input: v.object({ command: v.string(), attachments: v.array(Attachment) }),
   conversation_id: v.nullable(v.string()),
@@ -88,6 +93,8 @@ export async function claimTask(
   const row = v.parse(Row, await claimRow(db, { id, leaseMs, maxCrashes }));
   if (row.outcome === "gone" || row.outcome === "ended") return { outcome: row.outcome };
   const { task } = row;
+  const tenantId = asId("tenant", task.tenant_id);
+  const isOffline = task.environment === "test" && (await testModelsOf(db, tenantId)) === "offline";
   const own = task.plan.filter(({ chained_by }) => chained_by === undefined);
   const [first, ...others] = await Promise.all(
     own.map(async (step): Promise<ClaimedStep> => {
@@ -100,8 +107,9 @@ export async function claimTask(
     outcome: "claimed",
     claim: {
       taskId: id,
-      tenantId: asId("tenant", task.tenant_id),
+      tenantId,
       userId: task.user_id,
+      isOffline,
       leaseToken: row.lease_token,
       attempt: task.attempt,
       handBacks: task.hand_backs,

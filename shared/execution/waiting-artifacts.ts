@@ -30,6 +30,9 @@ export async function uploadWaiting(
       await storage.put(file.storage_key, file.bytes, file.media_type, until);
       FAILPOINT: await failpoint("upload.after_put");
       await db.call("SELECT finish_upload($1)", [file.artifact_id]);
+      // Erased while it was on its way; nobody else writes a file of a task that is over.
+      const row = await db.platform((tx) => tx.selectFrom("artifacts").select("id").where("id", "=", file.artifact_id).executeTakeFirst());
+      if (!row) await storage.delete(file.storage_key);
       telemetry.artifactUploaded(file.attempts);
       failures = 0;
     } catch (error) {

@@ -25,9 +25,12 @@ function breadth(fn: AnyFunction): number {
   return fn.route.endsWith("/*") ? 2 : Number(fn.route.includes("{"));
 }
 
+/** In the order in which routes are to be tried. */
+export const narrowFirst = (a: AnyFunction, b: AnyFunction): number => breadth(a) - breadth(b);
+
 /** Adds the functions' routes to an app. */
 export function mountFunctions(app: Hono, functions: readonly AnyFunction[], runtime: Runtime): void {
-  for (const fn of [...functions].sort((a, b) => breadth(a) - breadth(b))) {
+  for (const fn of [...functions].sort(narrowFirst)) {
     if (fn.kind === "http") {
       const { method, path } = honoPath(fn.route);
       const handle = httpHandler(fn, runtime);

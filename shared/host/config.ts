@@ -96,6 +96,8 @@ export const VARIABLES = {
   FUNCTION_URL: { schema: v.optional(v.string(), "http://{name}.aau.svc.cluster.local"), about: "Address of a function; `{name}` is replaced." },
   FUNCTION_URLS: { schema: text, about: "Addresses that differ from FUNCTION_URL, as `name=url,name=url`." },
   PUBLIC_URL: { schema: v.optional(v.string(), "http://127.0.0.1:8080"), about: "How callers reach the gateway, for links in replies." },
+  BILLING_EVENTS_URL: { schema: url, about: "Where a payment system hears of closed invoices, as signed CloudEvents; without it they wait." },
+  BILLING_EVENTS_SECRET: { schema: longSecret, secret: true, about: "Signs what is sent to BILLING_EVENTS_URL." },
   UPGRADE_URL: { schema: v.optional(v.string(), "https://app.aau.io/billing/upgrade"), about: "Where a refusal sends a tenant that has not subscribed." },
   TASK_LEASE_MS: { schema: count(30_000, 500, 600_000), about: "How long an executor owns a task without a heartbeat." },
   MAX_CRASHES: { schema: count(3, 1, 20), about: "Executors that may die on one task before it fails." },

@@ -83,6 +83,8 @@ interface Common<N extends readonly Need[]> {
 export interface Documented {
   /** Codes with which the handler itself refuses; those of the host are known. */
   refusals?: readonly ErrorCode[];
+  /** Which key the call needs, where that is more than a scope. */
+  guard?: string;
   /** Media type of a body that has no schema: a page, a stream. */
   produces?: string;
   /** Headers of the good replies, with what they say. */
@@ -95,8 +97,11 @@ export interface Documented {
 export interface HttpFunction<N extends readonly Need[] = readonly Need[], P = Schema | undefined, Q = Schema | undefined, B = Schema | undefined> extends Common<N> {
   kind: "http";
   route: Route;
-  /** A scope of the caller's key; `public` asks for no key, `service` for the platform's own token and keeps the route off the public gateway. */
-  scope: Scope | "public" | "service";
+  /**
+   * A scope of the caller's key; `any` asks for a key and leaves the rest to the handler, `public` asks for no key, `service` for the platform's own
+   * token and keeps the route off the public gateway.
+   */
+  scope: Scope | "any" | "public" | "service";
   params?: P;
   query?: Q;
   body?: B;

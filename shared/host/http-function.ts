@@ -44,7 +44,7 @@ export function httpHandler(fn: HttpFunction, runtime: Runtime): (request: Reque
         seen.tenant_id = caller.tenantId;
         limitHeaders = rateHeaders(admission.rate, Date.now());
         checkRate(admission.rate, caller, runtime.metrics);
-        checkScope(caller, fn.scope);
+        if (fn.scope !== "any") checkScope(caller, fn.scope);
       }
       const params = fn.params ? parseParams(fn.params, rawParams) : undefined;
       const query = fn.query ? parseQuery(fn.query, request.url) : undefined;

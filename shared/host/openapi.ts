@@ -72,9 +72,25 @@ const TAGS: Readonly<Record<string, { name: string; description: string }>> = {
     name: "Plugins",
     description: "The catalogue: what the platform can do for you.",
   },
+  subscriptions: {
+    name: "Subscriptions",
+    description: "Which plugins your tenant runs, and within what quota. Every plugin can be tried ten times without one.",
+  },
+  usage: {
+    name: "Usage",
+    description: "What was run, what it took and what it costs, up to this moment.",
+  },
+  invoices: {
+    name: "Invoices",
+    description: "Closed months, line by line, and what the open one comes to so far.",
+  },
   "api-keys": {
     name: "API keys",
     description: "Keys of your tenant and what each may do.",
+  },
+  gdpr: {
+    name: "Personal data",
+    description: "Have a person's data handed out or erased.",
   },
   "": {
     name: "This document",
@@ -86,7 +102,7 @@ const INTRODUCTION = `Send a command in plain language; the platform finds the p
 
 **Keys.** Send \`Authorization: Bearer sk_live_…\`. A key holds scopes; each call names the one that it needs.
 
-**Errors** all have one shape: \`{"error": {"code", "message", "retryable", "request_id"}}\`. Quote the \`request_id\`, which is also in the \`X-Request-Id\` header of every answer; send that header to choose it (8 to 64 of A-Z, a-z, 0-9, _ and -). An unknown address answers 404, a known one with another method 405.
+**Errors** all have one shape: \`{"error": {"code", "message", "retryable", "request_id"}}\`. Quote the \`request_id\`, which is also in the \`X-Request-Id\` header of every answer; send that header to choose it (8 to 64 of A-Z, a-z, 0-9, _ and -; it stands in our logs, so let it name nobody). An unknown address answers 404, a known one with another method 405.
 
 **Limits** count in a sliding minute. Every answer to a known key carries \`X-RateLimit-Limit\`, \`X-RateLimit-Remaining\` and \`X-RateLimit-Reset\`; a 429 also says \`Retry-After\`.
 
@@ -172,8 +188,8 @@ function operation(fn: HttpFunction, path: string, convert: Convert): Operation 
     operationId: fn.name,
     tags: [tagOf(path).name],
     summary: fn.summary.replace(/\.$/, ""),
-    description: needsKey ? `Needs a key with the scope \`${fn.scope}\`.` : "Needs no key.",
-    security: needsKey ? [{ apiKey: [fn.scope] }] : [],
+    description: fn.documented?.guard ?? (needsKey ? `Needs a key with the scope \`${fn.scope}\`.` : "Needs no key."),
+    security: needsKey ? [{ apiKey: fn.scope === "any" ? [] : [fn.scope] }] : [],
     ...(parameters.length > 0 ? { parameters } : {}),
     ...(fn.body
       ? {

@@ -7,6 +7,7 @@ import type { Cursors } from "../cursor.ts";
 import type { PlatformDb, TenantDb } from "../db/database.ts";
 import type { Egress } from "../egress/outbound-post.ts";
 import type { PluginClient } from "../execution/plugin-client.ts";
+import type { PaymentSystem } from "../metering/announce-invoices.ts";
 import type { Embedder } from "../models/embedder.ts";
 import type { Upstream } from "../models/upstream.ts";
 import type { Signals } from "../redis/signals.ts";
@@ -41,6 +42,8 @@ export interface Resources {
   /** Calls addresses that tenants named, and no address inside. */
   egress: Egress;
   cursors: Cursors;
+  /** Null: the operator has named none. */
+  paymentSystem: PaymentSystem | null;
   /** This process's counters; a domain event moves them where it writes its log line. */
   telemetry: Telemetry;
   clock: () => Date;

@@ -1,7 +1,7 @@
 /** The life of one deployed function: read the settings, open what it needs, listen, and on SIGTERM finish what is in flight. */
 import { openDoorkeeper } from "../access/admission.ts";
 import { openTelemetry } from "../telemetry/domain-events.ts";
-import { openLog } from "../telemetry/log.ts";
+import { type LogOptions, openLog } from "../telemetry/log.ts";
 import { openMetrics } from "../telemetry/metrics.ts";
 import type { Spans } from "../telemetry/spans.ts";
 import { functionApp } from "./app.ts";
@@ -25,10 +25,10 @@ const LAST_WORDS_MS = 2_000;
 const HAND_BACK_AFTER = 0.6;
 
 /** Opens a runtime for these functions. */
-export async function openRuntime(functions: readonly AnyFunction[], openers: Partial<Openers>, config: Config, service: string) {
+export async function openRuntime(functions: readonly AnyFunction[], openers: Partial<Openers>, config: Config, service: string, logTo?: LogOptions["destination"]) {
   const needs = [...new Set(functions.flatMap(allNeeds))];
   for (const need of needs) if (!openers[need]) throw new Error(`${service} needs ${need}, and no opener was given`);
-  const log = openLog({ service, level: config.LOG_LEVEL });
+  const log = openLog({ service, level: config.LOG_LEVEL, destination: logTo });
   const metrics = openMetrics();
   const spans = await openSpans(config, service);
   const { resources, close } = await openResources(openers as Openers, needs as ResourceName[], config, openTelemetry(log, metrics, spans));

@@ -24,7 +24,7 @@ import {
   readMessagesRequest,
   writeMessagesRequest,
 } from "../models/messages-api.ts";
-import type { Upstream, UpstreamAnswer } from "../models/upstream.ts";
+import { openUpstream, type Upstream, type UpstreamAnswer } from "../models/upstream.ts";
 import type { Signals } from "../redis/signals.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 import { readBounded } from "./bounded-body.ts";
@@ -54,8 +54,9 @@ interface Doors {
 const MAX_ANSWER_BYTES = 20 * 1024 * 1024;
 const MAX_ERROR_BYTES = 1024 * 1024;
 
-export async function callModel(request: ModelCallRequest, { db, upstream, signals, telemetry }: Doors): Promise<Response> {
+export async function callModel(request: ModelCallRequest, { db, upstream: provider, signals, telemetry }: Doors): Promise<Response> {
   const { capability, requestId, bodyBytes } = request;
+  const upstream = capability.offline ? openUpstream({}) : provider;
   const refuse = (error: MessagesError) => errorResponse({ requestId, ...error });
 
   let read: ReadRequest;

@@ -90,13 +90,14 @@ export class Settlement {
     return written === "done" ? null : STOPPED.lease_lost;
   }
 
-  /** Journals a refusal of the provider. It costs the tenant nothing; what the provider counted is kept. */
+  /** Journals a refusal of the provider. It costs the tenant nothing; what the provider counted, and so charges the platform, is kept. */
   async failed(reader: MessageReader | null, error: Record<string, unknown>): Promise<void> {
+    const usage = readUsage(reader?.usage);
     await this.#write({
       state: "failed",
       model: reader?.message?.model ?? null,
-      usage: readUsage(reader?.usage),
-      costMicroUsd: 0n,
+      usage,
+      costMicroUsd: usage && this.#call.charges ? costMicroUsd(usage.counts, this.#call.model) : 0n,
       providerRequestId: this.providerRequestId,
       answer: null,
       error,

@@ -25,8 +25,11 @@ export const DryRun = v.variant("status", [
     status: v.literal("planned"),
     plan: v.array(v.strictObject({ id: v.string(), plugin: v.string(), version: v.string(), needs: v.array(v.string()) })),
     routing: Routing,
-    /** By plugin. `overage`: at least one of the plan's executions would be over the limit, and billed as such. */
-    quota: v.record(v.string(), v.strictObject({ used: v.number(), reserved: v.number(), limit: v.nullable(v.number()), remaining: v.nullable(v.number()), overage: v.boolean() })),
+    /** By plugin. `overage`: at least one of the plan's executions would be over the limit, and billed as such. `sandbox`: you have not subscribed; these are the free tries. */
+    quota: v.record(
+      v.string(),
+      v.strictObject({ used: v.number(), reserved: v.number(), limit: v.nullable(v.number()), remaining: v.nullable(v.number()), overage: v.boolean(), sandbox: v.boolean() }),
+    ),
     estimated_cost_usd: v.strictObject({ low: v.string(), high: v.string() }),
   }),
   v.strictObject({ status: v.literal("pending"), routing: Routing, input_request: v.pick(InputRequest, ["question", "candidates"]) }),
@@ -59,7 +62,7 @@ export async function dryRun(runner: DryRunner, caller: Caller, submission: Subm
 async function showPlan({ db, upstream, catalogue, upgradeUrl }: DryRunner, caller: Caller, submission: Submission, { plan, entry, ...chosen }: Planned): Promise<DryRun> {
   const steps = plan.map(({ plugin, version, when }) => ({ plugin, when, manifest: catalogue.plugins.get(plugin)?.versions.get(version) ?? entry.manifest }));
   const [quota, cost] = await Promise.all([previewPlan(db, caller, plan), estimateCost({ db, upstream }, caller.tenantId, steps, submission.max_cost_usd)]);
-  const foreign = quota.find(({ subscribed }) => !subscribed);
+  const foreign = quota.find((one) => !one.subscribed && (!one.sandbox || isOver(one)));
   if (foreign) throw notSubscribed(foreign.plugin, upgradeUrl);
   const full = quota.find((one) => !one.overage_enabled && isOver(one));
   if (full) throw quotaExceeded(full.plugin, full.quota_limit ?? 0, upgradeUrl);
@@ -69,8 +72,8 @@ async function showPlan({ db, upstream, catalogue, upgradeUrl }: DryRunner, call
     routing: shownRouting(chosen.method, chosen.confidence, chosen.candidates, chosen.lines),
     quota: Object.fromEntries(
       quota.map((one) => {
-        const { plugin, used, reserved, quota_limit: limit } = one;
-        return [plugin, { used, reserved, limit, remaining: limit === null ? null : Math.max(0, limit - used - reserved), overage: isOver(one) }];
+        const { plugin, used, reserved, quota_limit: limit, sandbox } = one;
+        return [plugin, { used, reserved, limit, remaining: limit === null ? null : Math.max(0, limit - used - reserved), overage: isOver(one), sandbox }];
       }),
     ),
     estimated_cost_usd: { low: formatUsd(cost.low), high: formatUsd(cost.high) },
@@ -82,6 +85,7 @@ const Preview = v.array(
     plugin: v.string(),
     steps: v.number(),
     subscribed: v.boolean(),
+    sandbox: v.boolean(),
     quota_limit: v.nullable(v.number()),
     overage_enabled: v.boolean(),
     used: v.number(),

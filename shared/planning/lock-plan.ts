@@ -1,6 +1,7 @@
 /** Requested steps become the plan that runs: versions and dependencies are locked, and the tier is asked. */
 import type { PlanTier } from "../access/caller.ts";
 import { Refusal } from "../errors.ts";
+import { planOf } from "../metering/plan-prices.ts";
 import { findVisible, type Scorer } from "../routing/score-texts.ts";
 import type { TaskPlan } from "../tasks/task-plan.ts";
 import type { DraftStep } from "./assign-parts.ts";
@@ -12,7 +13,7 @@ export type PluginView = Pick<Scorer, "catalogue" | "visible">;
 /** Throws what resolvePlan throws, and CHAINING_NOT_INCLUDED. */
 export function lockPlan(view: PluginView, steps: readonly RequestedStep[], { tier, upgradeUrl }: { tier: PlanTier; upgradeUrl: string }): TaskPlan {
   const plan = resolvePlan(releasesOf(view), steps);
-  if (plan.length > 1 && tier === "starter") {
+  if (plan.length > 1 && !planOf(tier).mayChain) {
     throw new Refusal("CHAINING_NOT_INCLUDED", {
       message: `This takes ${plan.length} steps (${plan.map((step) => step.plugin).join(", ")}), and your plan includes one plugin at a time.`,
       details: { plugins: [...new Set(plan.map((step) => step.plugin))], upgrade_url: upgradeUrl },

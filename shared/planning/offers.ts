@@ -1,6 +1,7 @@
 /** What a question offers: plugins, each with what it builds on, and the parts of the command each to a plugin of its own. */
 import type { PlanTier } from "../access/caller.ts";
 import { Refusal } from "../errors.ts";
+import { planOf } from "../metering/plan-prices.ts";
 import type { Candidate } from "../routing/decide.ts";
 import type { Route } from "../routing/route-command.ts";
 import { findVisible } from "../routing/score-texts.ts";
@@ -30,7 +31,7 @@ export function offersOf(view: PluginView, { candidates, parts }: Question, tier
     const description = findVisible(view, plugin)?.manifest.description ?? "";
     return { plugin, plugins: pluginsOf(view, [oneStep(plugin)]) ?? [plugin], description, confidence: shown(probability) };
   });
-  if (!parts || tier === "starter") return singles;
+  if (!parts || !planOf(tier).mayChain) return singles;
   const names = [...new Set(parts)];
   const plugins = pluginsOf(
     view,

@@ -1,7 +1,7 @@
 /**
- * Every place where personal data may stand, and what becomes of it there. Erasure's verify pass is made from this list, and a test holds it
- * against the migrated database, against the keys of a running Redis and against the lines of a running platform: a column, a family of keys or a
- * field of the log that is not here fails it. It is long because it is one list.
+ * Every place where personal data may stand, and what becomes of it there. Erasure, the look after it, the export and retention are made from
+ * this list, and a test holds it against the migrated database and the keys of a running Redis: a column or a family of keys that is not here
+ * fails it. It is long because it is one list.
  *
  * Three kinds of columns. `personal` ones hold who a user is, what they wrote, or what was made of it: an erasure takes care of them. What the
  * `organisation` wrote for all of its users stays until the organisation takes it out; documents are its knowledge, whoever sent them, and the row
@@ -12,17 +12,21 @@
 export type RowsOf =
   | { by: "user" | "task"; column: string }
   /** A foreign key deletes them with their parent's rows. */
-  | { by: "parent"; table: string };
+  | { by: "parent"; table: string; column: string };
 
-interface PersonalRows {
+export interface PersonalRows {
   rows: RowsOf;
   erasure: "deleted" | "emptied" | "pseudonymised";
-  /** Whether `GET /v1/gdpr/export` hands them out. */
+  /** Whether `GET /v1/gdpr/export` hands them out; `withheld` columns it does not: digests of secrets, vectors, copies. */
   exported: boolean;
-  /** What retention-purge does without anybody asking. */
+  withheld?: readonly string[];
+  /** What retention-purge does without anybody asking. `isContent` rows are emptied, or deleted, 90 days after their task began. */
   kept: string;
-  /** The columns, each with the SQL condition that holds when nothing personal is left in it. Deleted rows need none. */
+  isContent?: true;
+  /** The columns, each with the SQL value that is left of it. Rows that are deleted need none; a pseudonym is another one for each erasure. */
   columns: Readonly<Record<string, string | null>>;
+  /** Those that only say whose the row is: retention leaves them until the row goes. */
+  whose?: readonly string[];
 }
 
 export interface TableEntry {
@@ -32,12 +36,12 @@ export interface TableEntry {
 }
 
 const gone = (...columns: string[]): Record<string, null> => Object.fromEntries(columns.map((column) => [column, null]));
-const nulled = (...columns: string[]): Record<string, string> => Object.fromEntries(columns.map((column) => [column, `${column} IS NULL`]));
+const nulled = (...columns: string[]): Record<string, string> => Object.fromEntries(columns.map((column) => [column, "NULL"]));
 const ofTask: RowsOf = { by: "task", column: "task_id" };
 const WITH_CONTENT = "90 days, then emptied; 13 months, then deleted with the task";
 
 export const TABLES: Readonly<Record<string, TableEntry>> = {
-  tenants: { organisation: ["name", "settings"], free: ["id", "plan_tier", "created_at"] },
+  tenants: { organisation: ["name", "settings"], free: ["id", "plan_tier", "access_generation", "access_changed_at", "created_at"] },
   users: {
     personal: { rows: { by: "user", column: "id" }, erasure: "deleted", exported: true, kept: "until the user is deleted", columns: gone("id", "email") },
     free: ["tenant_id", "role", "created_at"],
@@ -49,20 +53,24 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
       exported: true,
       kept: "90 days after it expired or was revoked",
       columns: gone("user_id", "key_hash", "key_prefix", "description", "last_used_at"),
+      withheld: ["key_hash"],
     },
     free: ["id", "tenant_id", "environment", "scopes", "expires_at", "revoked_at", "rotated_to", "created_at"],
   },
   tasks: {
     personal: {
-      rows: { by: "user", column: "user_id" },
+      rows: { by: "task", column: "id" },
       erasure: "emptied",
       exported: true,
+      withheld: ["context", "command_embedding", "lease_token"],
       kept: WITH_CONTENT,
+      isContent: true,
+      whose: ["user_id", "api_key_id", "conversation_id", "traceparent", "request_id"],
       columns: {
         ...nulled("user_id", "api_key_id", "conversation_id", "input", "result", "error", "context", "command_embedding", "input_request", "traceparent"),
-        plan: "NOT jsonb_path_exists(plan, '$[*] ? (exists(@.command) || exists(@.when) || exists(@.inputs))')",
+        plan: "(SELECT coalesce(jsonb_agg(s.value - 'command' - 'when' - 'inputs' ORDER BY s.ordinality), '[]') FROM jsonb_array_elements(plan) WITH ORDINALITY s)",
         // Callers choose it, within 64 of A-Z, a-z, 0-9, _ and -.
-        request_id: "request_id = ''",
+        request_id: "''",
       },
     },
     free: [
@@ -72,11 +80,11 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
     ],
   },
   task_steps: {
-    personal: { rows: ofTask, erasure: "emptied", exported: true, kept: WITH_CONTENT, columns: { output: "output = '{}'", error: "error IS NULL" } },
+    personal: { rows: ofTask, erasure: "emptied", exported: true, kept: WITH_CONTENT, isContent: true, columns: { output: "'{}'", error: "NULL" } },
     free: ["task_id", "tenant_id", "step", "plugin_name", "plugin_version", "attempt", "status", "latency_ms", "finished_at", "confidence"],
   },
   task_events: {
-    personal: { rows: ofTask, erasure: "deleted", exported: true, kept: "90 days", columns: gone("data") },
+    personal: { rows: ofTask, erasure: "deleted", exported: true, kept: "90 days", isContent: true, columns: gone("data") },
     free: ["task_id", "seq", "tenant_id", "type", "at"],
   },
   llm_calls: {
@@ -85,8 +93,10 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
       erasure: "emptied",
       exported: true,
       kept: WITH_CONTENT,
+      isContent: true,
+      withheld: ["request_sha256"],
       // The digest of a short question can be guessed. The provider's id leads to what the provider keeps.
-      columns: { ...nulled("answer", "error", "provider_request_id"), request_sha256: "request_sha256 = id::text" },
+      columns: { ...nulled("answer", "error", "provider_request_id"), request_sha256: "id::text" },
     },
     free: [
       ...["id", "task_id", "tenant_id", "step", "call_no", "plugin_name", "node", "occurrence", "attempt", "state", "model", "price_version", "ceiling_micro_usd"],
@@ -107,7 +117,13 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
     free: ["task_id", "parent", "step", "tenant_id", "holder", "attempt", "seen_at"],
   },
   artifact_uploads: {
-    personal: { rows: { by: "parent", table: "artifacts" }, erasure: "deleted", exported: true, kept: "until the object store takes it", columns: gone("bytes") },
+    personal: {
+      rows: { by: "parent", table: "artifacts", column: "artifact_id" },
+      erasure: "deleted",
+      exported: false,
+      kept: "until the object store takes it",
+      columns: gone("bytes"),
+    },
     free: ["artifact_id", "tenant_id", "task_id", "attempts", "next_attempt_at", "created_at"],
   },
   conversations: {
@@ -121,7 +137,7 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
     free: ["tenant_id", "last_seq", "summarised_through", "summary_model", "open_chars", "summary_due_at", "summary_rings", "created_at", "updated_at"],
   },
   messages: {
-    personal: { rows: { by: "parent", table: "conversations" }, erasure: "deleted", exported: true, kept: "90 days", columns: gone("content") },
+    personal: { rows: { by: "parent", table: "conversations", column: "conversation_id" }, erasure: "deleted", exported: true, kept: "90 days", columns: gone("content") },
     free: ["conversation_id", "seq", "tenant_id", "task_id", "role", "chars", "created_at"],
   },
   // A ticket stays as a number with a state; its words go.
@@ -132,25 +148,25 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
       exported: true,
       kept: "until it is erased",
       columns: {
-        title: "title = ''",
-        description: "description = ''",
+        title: "''",
+        description: "''",
         ...nulled("assignee", "team", "component", "source_reference"),
-        labels: "labels = '{}'",
-        fingerprint: "fingerprint = encode(sha256(convert_to(tenant_id || '/' || number, 'UTF8')), 'hex')",
+        labels: "'{}'",
+        fingerprint: "encode(sha256(convert_to(tenant_id || '/' || number, 'UTF8')), 'hex')",
       },
     },
     free: ["tenant_id", "number", "type", "priority", "status", "source_task", "source_plugin", "sla_due_at", "resolved_at", "created_at", "updated_at"],
   },
   ticket_events: {
-    personal: { rows: ofTask, erasure: "emptied", exported: true, kept: "until it is erased", columns: { data: "data = '{}'" } },
+    personal: { rows: ofTask, erasure: "emptied", exported: true, kept: "until it is erased", columns: { data: "'{}'" } },
     free: ["id", "tenant_id", "number", "type", "task_id", "at"],
   },
   ticket_counters: { free: ["tenant_id", "last_number"] },
   execution_events: {
-    personal: { rows: ofTask, erasure: "pseudonymised", exported: true, kept: "13 months", columns: { actor_ref: "actor_ref IS NULL OR actor_ref LIKE 'erased\\_%'" } },
+    personal: { rows: ofTask, erasure: "pseudonymised", exported: true, kept: "13 months", columns: gone("actor_ref") },
     free: [
       ...["id", "tenant_id", "plugin_name", "plugin_version", "task_id", "step", "attempt", "environment", "status", "model", "tokens_used", "input_tokens", "output_tokens"],
-      ...["cache_tokens", "latency_ms", "cost_micro_usd", "routing_method", "envelope_version", "billable", "overage", "invoice_line_id", "timestamp"],
+      ...["cache_tokens", "latency_ms", "cost_micro_usd", "routing_method", "envelope_version", "billable", "overage", "timestamp"],
     ],
   },
   knowledge_documents: {
@@ -181,11 +197,32 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
     free: [...["id", "webhook_id", "tenant_id", "type", "task_id", "status", "attempts", "tries", "next_attempt_at", "lease_token", "lease_until", "created_at", "finished_at"]],
   },
   webhook_attempts: {
-    personal: { rows: { by: "parent", table: "webhook_deliveries" }, erasure: "deleted", exported: false, kept: "30 days", columns: gone("answer") },
+    personal: { rows: { by: "parent", table: "webhook_deliveries", column: "delivery_id" }, erasure: "deleted", exported: false, kept: "30 days", columns: gone("answer") },
     free: ["delivery_id", "attempt", "tenant_id", "at", "status", "ms", "error"],
   },
   subscriptions: { free: ["id", "tenant_id", "plugin_id", "tier", "quota_limit", "overage_enabled", "started_at", "ended_at"] },
-  usage_periods: { free: ["tenant_id", "plugin_name", "environment", "period_start", "used", "reserved"] },
+  usage_periods: { free: ["tenant_id", "plugin_name", "environment", "period_start", "used", "reserved", "quota_limit", "overage_enabled", "warned"] },
+  // Aggregates are kept for seven years; of a key they hold the id alone.
+  usage_days: {
+    free: [
+      ...["id", "tenant_id", "day", "plugin_name", "environment", "api_key_id", "model", "price_version", "invoice_id", "executions", "billable", "overage", "input_tokens"],
+      ...["output_tokens", "cache_write_tokens", "cache_read_tokens", "cost_micro_usd", "unbilled_tokens", "unbilled_micro_usd", "unknown_calls", "unknown_micro_usd"],
+    ],
+  },
+  tenant_billing: { free: ["tenant_id", "closed_until", "invoices"] },
+  invoices: {
+    organisation: ["tenant_name"],
+    free: [
+      ...["id", "tenant_id", "number", "period_start", "period_end", "plan_tier", "price_version", "prices", "total_micro_usd", "closed_at", "announced_at", "announce_at"],
+      "announce_attempts",
+    ],
+  },
+  invoice_lines: {
+    free: [
+      ...["invoice_id", "position", "tenant_id", "kind", "plugin_name", "model", "origin", "description", "quantity", "unit", "unit_micro_usd", "amount_micro_usd"],
+      ...["price_version", "tokens"],
+    ],
+  },
   plugins: { free: ["id", "name", "category", "owner_type", "owner_tenant_id", "status", "deprecated_at", "sunset_at", "migration_guide_url", "retired_at", "created_at"] },
   publisher_keys: { free: ["id", "name", "owner_tenant_id", "public_key", "created_at", "expires_at", "revoked_at"] },
   plugin_versions: {
@@ -200,6 +237,34 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
   audit_heads: { free: ["tenant_id", "seq", "hash"] },
   registry_state: { free: ["singleton", "generation"] },
   envelope_schemas: { free: ["version", "message", "is_current", "schema", "updated_at"] },
+  removed_users: {
+    personal: { rows: { by: "user", column: "user_id" }, erasure: "deleted", exported: false, kept: "until the user is erased", columns: gone("user_id") },
+    free: ["tenant_id", "removed_at"],
+  },
+  erasure_requests: {
+    personal: {
+      rows: { by: "user", column: "user_id" },
+      erasure: "emptied",
+      exported: false,
+      kept: "for good: it says only that somebody was erased",
+      columns: nulled("user_id", "pseudonym"),
+    },
+    free: [
+      ...["id", "tenant_id", "subject_sha256", "requested_by", "state", "done", "counts", "leftovers", "certificate", "attempts", "next_attempt_at", "ring_count"],
+      ...["next_ring_at", "lease_token", "lease_until", "requested_at", "completed_at"],
+    ],
+  },
+  erasure_items: {
+    personal: {
+      rows: { by: "parent", table: "erasure_requests", column: "erasure_id" },
+      erasure: "deleted",
+      exported: false,
+      kept: "while the erasure is under way",
+      columns: gone("item_id"),
+    },
+    free: ["erasure_id", "tenant_id", "kind"],
+  },
+  retention_marks: { free: ["kind", "through"] },
   schema_migrations: { free: ["id", "name", "run_on"] },
 };
 
@@ -215,6 +280,8 @@ export interface RedisFamily {
 /** Every family of keys; the names of streams and channels carry no content, nor do their entries. */
 export const REDIS_FAMILIES: readonly RedisFamily[] = [
   { name: "auth", pattern: /^auth:[0-9a-f]{64}$/, holds: "ids of a key, its tenant and user, and scopes", maxTtlSec: 600, erasure: "overwritten" },
+  { name: "authgen", pattern: /^authgen:[0-9a-f-]{36}$/, holds: "a number", maxTtlSec: 900, erasure: "nothing personal" },
+  { name: "auth:epoch", pattern: /^auth:epoch$/, holds: "a number", maxTtlSec: null, erasure: "nothing personal" },
   { name: "rate", pattern: /^rate:/, holds: "times of a tenant's requests", maxTtlSec: 60, erasure: "nothing personal" },
   { name: "route", pattern: /^route:[0-9a-f-]{36}:\d+:[0-9a-f]{64}$/, holds: "where a command goes, under the command's digest", maxTtlSec: 300, erasure: "expires" },
   { name: "registry", pattern: /^registry:gen$/, holds: "a number", maxTtlSec: 60, erasure: "nothing personal" },
@@ -225,3 +292,9 @@ export const REDIS_FAMILIES: readonly RedisFamily[] = [
   { name: "rung", pattern: /^rung:[0-9a-f-]{36}$/, holds: "a mark under an endpoint's id", maxTtlSec: 2, erasure: "nothing personal" },
   { name: "stream", pattern: /^(stream|retry):/, holds: "ids of what is due", maxTtlSec: null, erasure: "nothing personal" },
 ];
+
+/** Prefixes of the bucket. Tombstones say, as digests, whose data must not come back with an old backup. */
+export const STORAGE_PREFIXES = [
+  { name: "artifacts", pattern: /^[0-9a-f-]{36}\/[a-z0-9-]+\/[0-9a-f-]{36}\//, erasure: "deleted" },
+  { name: "erasures", pattern: /^erasures\/[0-9a-f-]{36}\/[0-9a-f]{64}$/, erasure: "nothing personal" },
+] as const;

@@ -13,6 +13,7 @@ export const WEBHOOK_STREAM = "stream:webhooks";
 const rungKey = (webhookId: string): string => `rung:${webhookId}`;
 /** A ring that was lost holds up the next one for this long. */
 const RUNG_MS = 2_000;
+export const ERASURE_STREAM = "stream:erasure";
 export const CANCEL_CHANNEL = "cancel";
 export const cancelFlag = (taskId: string): string => `cancel:${taskId}`;
 /** The channels of the processes that wait for this task. */
@@ -32,6 +33,8 @@ export interface Ring {
   webhook(webhookId: string, traceparent: string): Promise<boolean>;
   /** To be said before looking for what is due: what becomes due from now on needs another ring. */
   webhookHeard(webhookId: string): Promise<void>;
+  /** Wakes the function that carries out this erasure; false as above. */
+  erasure(erasureId: string, traceparent: string): Promise<boolean>;
   /** Whether a ring would be heard now. */
   isReady(): Promise<boolean>;
 }
@@ -58,6 +61,10 @@ export function openRing(redis: Redis): Ring {
     },
     async webhookHeard(webhookId) {
       await tryRedis(redis, (r) => r.del(rungKey(webhookId)));
+    },
+    async erasure(erasureId, traceparent) {
+      const id = await tryRedis(redis, (r) => r.xadd(ERASURE_STREAM, "*", "erasure_id", publicId("erasure", erasureId), "traceparent", traceparent));
+      return id !== null;
     },
     isReady: async () => (await tryRedis(redis, (r) => r.ping())) !== null,
   };

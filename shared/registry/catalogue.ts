@@ -6,12 +6,15 @@ import type { Redis } from "ioredis";
 import * as semver from "semver";
 import * as v from "valibot";
 import type { TenantDb } from "../db/database.ts";
+import type { TenantId } from "../ids.ts";
 import { EMBEDDING_DIMENSIONS } from "../models/embedder.ts";
 import { tryRedis } from "../redis/availability.ts";
 import { Manifest } from "../sdk/src/manifest.ts";
 
 export interface CatalogueEntry {
   name: string;
+  /** The one tenant that knows of it; null: everybody. */
+  owner?: string | null;
   version: string;
   status: string;
   manifest: Manifest;
@@ -26,7 +29,12 @@ export interface CatalogueEntry {
 export interface Catalogue {
   generation: string;
   plugins: ReadonlyMap<string, CatalogueEntry>;
+  /** Where a tenant does not see everything: what it is a part of. It serves to make once what all tenants share, and for nothing else. */
+  whole?: Catalogue;
 }
+
+/** What a scorer may find in an index of the whole; null: all of it. */
+export const visibleIn = ({ plugins, whole }: Catalogue): ReadonlySet<string> | null => (whole ? new Set(plugins.keys()) : null);
 
 export const Health = v.object({
   status: v.picklist(["healthy", "degraded", "unhealthy", "unknown"]),
@@ -48,8 +56,28 @@ interface Held {
 
 const held = new WeakMap<TenantDb, Held>();
 
-/** The catalogue of this generation, or the newest when `generation` is null. One load per process at a time. */
-export async function currentCatalogue(db: TenantDb, redis: Redis, generation: string | null): Promise<Catalogue> {
+/** The catalogue of this generation as this tenant sees it, or the newest when `generation` is null: other tenants' own plugins are not in it. */
+export async function currentCatalogue(db: TenantDb, redis: Redis, generation: string | null, tenantId: TenantId): Promise<Catalogue> {
+  return viewOf(await wholeCatalogue(db, redis, generation), tenantId);
+}
+
+/** By tenant that has plugins of its own; all others share the one under "". */
+const views = new WeakMap<Catalogue, ReadonlyMap<string, Catalogue>>();
+
+function viewOf(whole: Catalogue, tenantId: TenantId): Catalogue {
+  const made = views.get(whole) ?? viewsOf(whole);
+  views.set(whole, made);
+  return made.get(tenantId) ?? made.get("") ?? whole;
+}
+
+function viewsOf(whole: Catalogue): ReadonlyMap<string, Catalogue> {
+  const owners = new Set([...whole.plugins.values()].flatMap(({ owner }) => owner ?? []));
+  const seenBy = (viewer: string) => new Map([...whole.plugins].filter(([, { owner }]) => (owner ?? viewer) === viewer));
+  return new Map(owners.size === 0 ? [] : [...owners, ""].map((viewer) => [viewer, { generation: whole.generation, plugins: seenBy(viewer), whole }]));
+}
+
+/** One load per process at a time. */
+async function wholeCatalogue(db: TenantDb, redis: Redis, generation: string | null): Promise<Catalogue> {
   const own = held.get(db);
   if (own && generation === own.catalogue.generation) return own.catalogue;
   if (own && generation === null && performance.now() - own.readAtMs < UNVERIFIED_MS) return own.catalogue;
@@ -77,6 +105,7 @@ export async function announceGeneration(redis: Redis, generation: string): Prom
 
 const Row = v.object({
   name: v.string(),
+  owner: v.nullable(v.string()),
   status: v.string(),
   version: v.string(),
   version_status: v.string(),
@@ -94,7 +123,7 @@ async function loadCatalogue(db: TenantDb, previous: Catalogue | null): Promise<
   const rows = v.parse(
     v.array(Row),
     await db.call(
-      `SELECT p.name, p.status, pv.version, pv.status AS version_status, pv.manifest, pv.endpoint, pv.health, pv.id AS version_id
+      `SELECT p.name, p.owner_tenant_id AS owner, p.status, pv.version, pv.status AS version_status, pv.manifest, pv.endpoint, pv.health, pv.id AS version_id
        FROM plugins p JOIN plugin_versions pv ON pv.plugin_id = p.id WHERE p.status IN ('active', 'deprecated') AND pv.status IN ('active', 'deprecated')`,
       [],
     ),
@@ -126,6 +155,7 @@ async function loadCatalogue(db: TenantDb, previous: Catalogue | null): Promise<
       row.name,
       {
         name: row.name,
+        owner: row.owner,
         version: row.version,
         status: row.status,
         manifest: row.manifest,

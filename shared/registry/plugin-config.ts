@@ -1,5 +1,7 @@
 /** Statements on a tenant's configuration of a plugin. */
+import { sql } from "kysely";
 import * as v from "valibot";
+import { type AuditActor, recordAudit } from "../access/audit-log.ts";
 import type { TenantDb } from "../db/database.ts";
 import type { TenantId } from "../ids.ts";
 
@@ -39,9 +41,21 @@ export async function findPluginConfig(db: TenantDb, tenantId: TenantId, plugin:
 }
 
 /** Replaces it; a task that is claimed from now on gets this one. Null: `version` is given, and is not the one there is. */
-export async function putPluginConfig(db: TenantDb, tenantId: TenantId, plugin: string, config: Record<string, unknown>, version: number | null): Promise<PluginConfigView | null> {
-  const [raw] = await db.call("SELECT version::text AS version, updated_at FROM put_plugin_config($1, $2, $3, $4)", [tenantId, plugin, JSON.stringify(config), version]);
-  if (!raw) return null;
-  const row = v.parse(Put, raw);
+export async function putPluginConfig(
+  db: TenantDb,
+  tenantId: TenantId,
+  actor: AuditActor,
+  plugin: string,
+  config: Record<string, unknown>,
+  version: number | null,
+): Promise<PluginConfigView | null> {
+  const row = await db.tenant(tenantId, async (tx) => {
+    const { rows } = await sql`SELECT version::text AS version, updated_at FROM put_plugin_config(${tenantId}, ${plugin}, ${JSON.stringify(config)}, ${version})`.execute(tx);
+    if (rows.length === 0) return null;
+    const put = v.parse(Put, rows[0]);
+    await recordAudit(tx, tenantId, { actor, action: "config.set", targetType: "plugin", targetId: plugin, details: { version: Number(put.version) } });
+    return put;
+  });
+  if (!row) return null;
   return { plugin, config, version: Number(row.version), updated_at: row.updated_at.toISOString() };
 }

@@ -20,6 +20,8 @@ export const PluginSummary = v.strictObject({
 
 export const PluginDetail = v.strictObject({
   ...PluginSummary.entries,
+  /** Free executions without a subscription; null where you have subscribed, or the plugin cannot be tried. */
+  sandbox: v.nullable(v.strictObject({ tries: v.number(), remaining: v.number() })),
   required_scopes: v.array(v.string()),
   required_secret_names: v.array(v.string()),
   egress_hosts: v.array(v.string()),
@@ -48,10 +50,13 @@ export function pluginSummary(entry: CatalogueEntry, isSubscribed: boolean, circ
   };
 }
 
-export function pluginDetail(entry: CatalogueEntry, isSubscribed: boolean, circuit: v.InferOutput<typeof Circuit>): v.InferOutput<typeof PluginDetail> {
+type Sandbox = v.InferOutput<typeof PluginDetail>["sandbox"];
+
+export function pluginDetail(entry: CatalogueEntry, isSubscribed: boolean, circuit: v.InferOutput<typeof Circuit>, sandbox: Sandbox): v.InferOutput<typeof PluginDetail> {
   const { manifest } = entry;
   return {
     ...pluginSummary(entry, isSubscribed, circuit),
+    sandbox,
     required_scopes: manifest.required_scopes,
     required_secret_names: manifest.required_secret_names,
     egress_hosts: manifest.egress_hosts,

@@ -83,7 +83,8 @@ function rejection(signal: AbortSignal): Promise<never> {
 const indices = new WeakMap<Catalogue, Map<string, Promise<CapabilityIndex>>>();
 
 /** Built once per catalogue and model. Plugins whose vectors are of another model are embedded here. */
-function indexOf(catalogue: Catalogue, embedder: Embedder): Promise<CapabilityIndex> {
+function indexOf(seen: Catalogue, embedder: Embedder): Promise<CapabilityIndex> {
+  const catalogue = seen.whole ?? seen;
   const ofCatalogue = indices.get(catalogue) ?? new Map<string, Promise<CapabilityIndex>>();
   indices.set(catalogue, ofCatalogue);
   let index = ofCatalogue.get(embedder.model);

@@ -1,6 +1,6 @@
-/** Artifacts in any S3-compatible store. Only puts, gets, deletes and presigned links: what every such server does alike. */
+/** Artifacts in any S3-compatible store. Only puts, gets, deletes, lists and presigned links: what every such server does alike. */
 import { createHash } from "node:crypto";
-import { CreateBucketCommand, DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
+import { CreateBucketCommand, DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, ListObjectsV2Command, PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 import { getSignedUrl } from "@aws-sdk/s3-request-presigner";
 
 export const PRESIGNED_LINK_SEC = 300;
@@ -12,10 +12,17 @@ export interface ObjectStore {
   /** Null when there is no such object. */
   get(key: string, signal?: AbortSignal): Promise<Uint8Array | null>;
   delete(key: string): Promise<void>;
+  /** Up to 1,000 keys with this prefix after `after`, in order; empty at the end. */
+  list(prefix: string, after: string | null): Promise<StoredObject[]>;
   /** A link that serves the object as a download under this name for five minutes. */
   link(key: string, downloadName: string, mediaType: string): Promise<string>;
   ensureBucket(): Promise<void>;
   close(): void;
+}
+
+export interface StoredObject {
+  key: string;
+  modifiedAt: Date;
 }
 
 export interface ObjectStoreOptions {
@@ -64,6 +71,10 @@ export function openObjectStore(options: ObjectStoreOptions): ObjectStore {
     get,
     async delete(key) {
       await s3.send(new DeleteObjectCommand({ Bucket: bucket, Key: key }));
+    },
+    async list(prefix, after) {
+      const answer = await s3.send(new ListObjectsV2Command({ Bucket: bucket, Prefix: prefix, ...(after === null ? {} : { StartAfter: after }) }));
+      return (answer.Contents ?? []).flatMap(({ Key, LastModified }) => (Key === undefined ? [] : [{ key: Key, modifiedAt: LastModified ?? new Date() }]));
     },
     link(key, downloadName, mediaType) {
       // The name is checked when the artifact is stored, so it needs no quoting here.

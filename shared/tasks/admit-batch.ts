@@ -7,8 +7,12 @@ export const AdmitRow = v.object({
   outcome: v.picklist(["admitted", "replayed", "key_reused", "not_subscribed", "quota_exceeded"]),
   task_id: v.nullable(v.string()),
   created_at: v.nullable(v.date()),
+  /** Reserved and used after this one. */
+  quota_used: v.optional(v.number(), 0),
   quota_limit: v.nullable(v.number()),
   overage: v.boolean(),
+  /** The tenant has not subscribed: quota and limit are those of its free tries. */
+  sandbox: v.optional(v.boolean(), false),
   /** The plugin at fault, where there are several. */
   plugin: v.optional(v.nullable(v.string())),
 });

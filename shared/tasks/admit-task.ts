@@ -28,7 +28,8 @@ export interface NewTask {
 }
 
 export type AdmitOutcome =
-  | { outcome: "admitted" | "replayed"; taskId: TaskId; createdAt: Date; overage: boolean }
+  /** `triesLeft`: of the free executions, where the tenant has not subscribed; null otherwise, and where it is not known. */
+  | { outcome: "admitted" | "replayed"; taskId: TaskId; createdAt: Date; overage: boolean; triesLeft: number | null }
   | { outcome: "key_reused" }
   | { outcome: "not_subscribed"; plugin: string }
   | { outcome: "quota_exceeded"; plugin: string; limit: number };
@@ -73,14 +74,20 @@ export async function admitTask(db: TenantDb, caller: Caller, task: NewTask): Pr
     else if (error instanceof Refusal) {
       const createdAt = await findAdmitted(db, caller, task.id).catch(() => null);
       if (!createdAt) throw error;
-      return { outcome: "admitted", taskId: task.id, createdAt, overage: false };
+      return { outcome: "admitted", taskId: task.id, createdAt, overage: false, triesLeft: null };
     } else throw error;
   }
   FAILPOINT: await failpoint("submit.after_commit");
   switch (row.outcome) {
     case "admitted":
     case "replayed":
-      return { outcome: row.outcome, taskId: asId("task", row.task_id ?? ""), createdAt: row.created_at ?? new Date(), overage: row.overage };
+      return {
+        outcome: row.outcome,
+        taskId: asId("task", row.task_id ?? ""),
+        createdAt: row.created_at ?? new Date(),
+        overage: row.overage,
+        triesLeft: row.sandbox ? Math.max(0, (row.quota_limit ?? 0) - row.quota_used) : null,
+      };
     case "quota_exceeded":
       return { outcome: "quota_exceeded", plugin: row.plugin ?? task.plugin, limit: row.quota_limit ?? 0 };
     case "not_subscribed":
@@ -90,8 +97,12 @@ export async function admitTask(db: TenantDb, caller: Caller, task: NewTask): Pr
   }
 }
 
+/** Also for who has tried the plugin as often as that is free. */
 export function notSubscribed(plugin: string, upgradeUrl: string): Refusal {
-  return new Refusal("PLUGIN_NOT_SUBSCRIBED", { message: `Your plan does not include the ${plugin} plugin.`, details: { plugin, upgrade_url: upgradeUrl } });
+  return new Refusal("PLUGIN_NOT_SUBSCRIBED", {
+    message: `You have not subscribed to the ${plugin} plugin, and no free execution of it is left.`,
+    details: { plugin, upgrade_url: upgradeUrl },
+  });
 }
 
 export function quotaExceeded(plugin: string, limit: number, upgradeUrl: string): Refusal {

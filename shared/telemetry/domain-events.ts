@@ -55,15 +55,24 @@ export interface Telemetry {
     durationMs: number;
     isDisabled: boolean;
   }): void;
+  erasureFinished(erasure: { erasureId: string; tenantId: string }): void;
+  /** A part that an erasure needs is away; it goes on later. */
+  erasurePutOff(erasure: { erasureId: string; tenantId: string; error: unknown }): void;
+  retentionPurged(kind: string, count: number): void;
   wakeRang(count: number): void;
   questionsEnded(count: number): void;
   probeFound(plugin: string, status: string): void;
   pluginMoved(plugin: string, status: "sunset" | "retired", subscriptionsEnded: number): void;
+  monthClosed(month: { tenantId: string; month: string; outcome: string }): void;
+  /** `sums_disagree`: what settling has counted is not what the events say; somebody has to look before this month can be invoiced. */
+  monthNotClosed(month: { tenantId: string; month: string; reason: "sums_disagree" | "error"; error: unknown }): void;
+  invoiceAnnounced(invoice: { invoiceId: string; tenantId: string; attempt: number; error: unknown }): void;
 }
 
 export function openTelemetry(log: Log, metrics: Metrics, spans: Spans | null = null): Telemetry {
   const ids = (task: { taskId: string; tenantId: string; plugin: string }) => ({ task_id: publicId("task", task.taskId), tenant_id: task.tenantId, plugin_name: task.plugin });
   const documentIds = (document: { documentId: string; tenantId: string }) => ({ document_id: publicId("document", document.documentId), tenant_id: document.tenantId });
+  const erasureIds = (erasure: { erasureId: string; tenantId: string }) => ({ erasure_id: publicId("erasure", erasure.erasureId), tenant_id: erasure.tenantId });
   return {
     taskAdmitted(task) {
       metrics.routerMethod.inc({ method: task.method });
@@ -170,9 +179,24 @@ export function openTelemetry(log: Log, metrics: Metrics, spans: Spans | null = 
         ...(sent.error === null ? {} : { reason: sent.error }),
       });
     },
+    erasureFinished: (erasure) => log("info", "erasure finished", erasureIds(erasure)),
+    erasurePutOff: (erasure) => log("warn", "erasure put off", { ...erasureIds(erasure), error: erasure.error }),
+    retentionPurged: (kind, count) => count > 0 && log("info", "retention purged", { reason: kind, count }),
     wakeRang: (count) => log(count > 0 ? "info" : "debug", "wake rang", { count }),
     questionsEnded: (count) => count > 0 && log("info", "questions ended without an answer", { count }),
     pluginMoved: (plugin, status, subscriptionsEnded) => log("info", "plugin moved on", { plugin_name: plugin, status, count: subscriptionsEnded }),
+    monthClosed: ({ tenantId, month, outcome }) => log(outcome === "closed" ? "info" : "debug", "month closed", { tenant_id: tenantId, reason: month, status: outcome }),
+    monthNotClosed({ tenantId, month, reason, error }) {
+      metrics.monthsNotClosed.inc({ reason });
+      log("error", "month not closed", { tenant_id: tenantId, reason: `${month} ${reason}`, error });
+    },
+    invoiceAnnounced: ({ invoiceId, tenantId, attempt, error }) =>
+      log(error ? "warn" : "info", error ? "invoice not announced" : "invoice announced", {
+        invoice_id: publicId("invoice", invoiceId),
+        tenant_id: tenantId,
+        attempt,
+        ...(error ? { error } : {}),
+      }),
     probeFound: (plugin, status) => log(status === "healthy" ? "debug" : "warn", "plugin probed", { plugin_name: plugin, status }),
   };
 }

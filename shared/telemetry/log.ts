@@ -8,7 +8,9 @@ export interface LogFields {
   service?: string;
   task_id?: string;
   document_id?: string;
+  invoice_id?: string;
   webhook_id?: string;
+  erasure_id?: string;
   tenant_id?: string;
   plugin_name?: string;
   node?: string;

@@ -52,6 +52,7 @@ export function openMetrics() {
     tokenUsage: new Counter({ name: "aau_plugin_token_usage_total", help: "Tokens that providers counted", labelNames: ["plugin", "model"], registers }),
     summaries: new Counter({ name: "aau_history_summaries_total", help: "Summaries of conversations by outcome", labelNames: ["outcome"], registers }),
     summaryTokens: new Counter({ name: "aau_history_summary_tokens_total", help: "Tokens of summaries; the platform pays for them", labelNames: ["model"], registers }),
+    monthsNotClosed: new Counter({ name: "aau_billing_months_not_closed_total", help: "Months that could not be closed, by reason", labelNames: ["reason"], registers }),
     webhookAttempts: new Counter({ name: "aau_webhook_delivery_attempts_total", help: "Attempts to tell an endpoint, those that failed too", registers }),
     webhookFailures: new Counter({ name: "aau_webhook_delivery_failures_total", help: "Attempts to tell an endpoint that failed", labelNames: ["tenant_id"], registers }),
     budgetExceeded: new Counter({ name: "aau_plugin_budget_exceeded_total", help: "Executions over their token budget", labelNames: ["plugin"], registers }),

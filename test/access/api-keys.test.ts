@@ -1,18 +1,21 @@
 import { createHash } from "node:crypto";
+import { sql } from "kysely";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { forgetKey, openDoorkeeper, recacheKey } from "../../shared/access/admission.ts";
+import { openDoorkeeper } from "../../shared/access/admission.ts";
+import { revokeApiKey } from "../../shared/access/api-keys.ts";
 import { SCOPES } from "../../shared/access/caller.ts";
 import type { TenantDb } from "../../shared/db/database.ts";
-import { parseId } from "../../shared/ids.ts";
+import { asId, newId, parseId, publicId } from "../../shared/ids.ts";
 import { connectRedis } from "../../shared/redis/connect.ts";
 import { expectRefusal } from "../batteries/refusal.ts";
 import { expectNothingWritten } from "../batteries/row-counts.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
+import { echo } from "../support/plugins.ts";
 
 let platform: TestPlatform;
 let redis: ReturnType<typeof connectRedis>;
 beforeAll(async () => {
-  platform = await startTestPlatform({ withBridge: false });
+  platform = await startTestPlatform({ plugins: [echo], withBridge: false });
   redis = connectRedis(platform.redis.url);
   await vi.waitFor(() => expect(redis.status).toBe("ready"));
 });
@@ -76,6 +79,88 @@ describe("api-key-create", () => {
   });
 });
 
+describe("a new key", () => {
+  it("has the scopes of its preset, and of one only", async () => {
+    const tenant = await platform.tenant();
+    const scopes = async (preset: string) => (await create(tenant, { preset })).body.scopes;
+    expect(await scopes("read_only")).toEqual(["tasks:read", "plugins:read", "knowledge:read"]);
+    expect(await scopes("submit")).toEqual(["tasks:read", "tasks:write", "plugins:read"]);
+    expect(await scopes("billing")).toEqual(["plugins:read", "billing:read", "billing:admin"]);
+    expect(await scopes("admin")).toEqual([...SCOPES]);
+    for (const body of [{}, { preset: "everything" }, { preset: "submit", scopes: ["tasks:read"] }]) expectRefusal(await create(tenant, body), "INVALID_INPUT");
+    const { key } = await tenant.mintKey({ scopes: ["keys:admin", "tasks:read"] });
+    expectRefusal(await platform.call("POST", "/v1/api-keys", { key, body: { preset: "submit" } }), "FORBIDDEN_SCOPE");
+  });
+
+  it("ends no later than the key that made it", async () => {
+    const tenant = await platform.tenant();
+    const expiresAt = new Date(Date.now() + 60_000);
+    const { key } = await tenant.mintKey({ expiresAt });
+    const mint = (more: object) => platform.call("POST", "/v1/api-keys", { key, body: { scopes: ["tasks:read"], ...more } });
+    expectRefusal(await mint({ expires_at: new Date(expiresAt.getTime() + 1_000).toISOString() }), "FORBIDDEN_SCOPE");
+    expect((await mint({})).body.expires_at).toBe(expiresAt.toISOString());
+    const sooner = new Date(Date.now() + 30_000).toISOString();
+    expect((await mint({ expires_at: sooner })).body.expires_at).toBe(sooner);
+  });
+
+  it("is no key's that was revoked while it was being made", async () => {
+    const tenant = await platform.tenant();
+    const { id, key } = await tenant.mintKey();
+    expect(await statusWith(key)).toBe(200);
+    await revokeApiKey(platform.db, tenant.tenantId, "operator", asId("key", id));
+    expectRefusal(await platform.call("POST", "/v1/api-keys", { key, body: { scopes: ["tasks:read"] } }), "AUTH_INVALID");
+  });
+
+  it("may belong to a user, a service account, and to nobody of another tenant", async () => {
+    const [tenant, other] = [await platform.tenant(), await platform.tenant()];
+    const { body: user } = await tenant.api("POST", "/v1/users", { email: "viewer@example.com", role: "viewer" });
+    expect((await create(tenant)).body.user_id).toBe(publicId("user", tenant.userId));
+    expect((await create(tenant, { preset: "submit", user_id: null })).body.user_id).toBeNull();
+    expect((await create(tenant, { preset: "read_only", user_id: user.id })).body.user_id).toBe(user.id);
+    const said = expectRefusal(await create(tenant, { preset: "submit", user_id: user.id }), "FORBIDDEN_SCOPE");
+    expect(said.missing_scopes).toEqual(["tasks:write"]);
+    const foreign = expectRefusal(await create(tenant, { preset: "read_only", user_id: publicId("user", other.userId) }), "NOT_FOUND");
+    expect(expectRefusal(await create(tenant, { preset: "read_only", user_id: publicId("user", newId("user")) }), "NOT_FOUND")).toEqual(foreign);
+  });
+
+  it("remembers its last use within five minutes, with one write for many calls", async () => {
+    const tenant = await platform.tenant();
+    const { body } = await create(tenant);
+    const read = async () =>
+      (await platform.db.call<{ at: Date | null; writes: string }>("SELECT last_used_at AS at, xmin::text AS writes FROM api_keys WHERE key_hash = $1", [hashOf(body.key)]))[0];
+    expect((await read())?.at).toBeNull();
+    await statusWith(body.key);
+    const first = await read();
+    expect(first?.at).toBeInstanceOf(Date);
+    for (let i = 0; i < 5; i++) {
+      await redis.del(`auth:${hashOf(body.key)}`);
+      await statusWith(body.key);
+    }
+    expect(await read()).toEqual(first);
+  });
+});
+
+it("key-upkeep deletes keys 90 days after their end, and no others", async () => {
+  const tenant = await platform.tenant();
+  const { body: old } = await create(tenant);
+  const { body: next } = await tenant.api("POST", `/v1/api-keys/${old.id}/rotate`, {});
+  const { body: revoked } = await create(tenant);
+  await tenant.api("DELETE", `/v1/api-keys/${revoked.id}`);
+  const age = (column: string, id: string, days: number) =>
+    platform.db.platform((tx) => sql`UPDATE api_keys SET ${sql.ref(column)} = now() - ${days} * interval '1 day' WHERE id = ${parseId("key", id)}`.execute(tx));
+  const ids = async () => (await tenant.api("GET", "/v1/api-keys")).body.keys.map((key: { id: string }) => key.id);
+  await age("expires_at", old.id, 89);
+  await age("revoked_at", revoked.id, 91);
+  await age("revoked_at", next.id, 91);
+  await platform.runCron("key-upkeep");
+  expect(await ids()).toEqual(expect.arrayContaining([old.id]));
+  expect(await ids()).not.toEqual(expect.arrayContaining([revoked.id]));
+  expect(await ids()).not.toContain(next.id);
+  await age("expires_at", old.id, 91);
+  await platform.runCron("key-upkeep");
+  expect(await ids()).toEqual([publicId("key", tenant.keyId)]);
+});
+
 it("api-key-list gives every key once, newest first, page by page", async () => {
   const tenant = await platform.tenant();
   const made: string[] = [];
@@ -115,25 +200,55 @@ describe("api-key-revoke", () => {
     expect((await tenant.api("DELETE", `/v1/api-keys/${body.id}`)).status).toBe(204);
     slow.letGo();
     expect(await reader).toBeNull();
-    expect(await redis.get(`auth:${hashOf(body.key)}`)).toBe('{"x":"revoked"}');
+    expect(await redis.get(`auth:${hashOf(body.key)}`)).not.toContain(tenant.tenantId);
     expect(await statusWith(body.key)).toBe(401);
   });
 
-  it("is stronger than a rotation that renews the cached entry at the same time", async () => {
+  it("is stronger than a reader that read the key before Redis lost everything", async () => {
     const tenant = await platform.tenant();
     const { body } = await create(tenant);
     const slow = slowDb();
-    const renewal = recacheKey(redis, slow.db, hashOf(body.key));
+    const reader = openDoorkeeper(redis, slow.db).admit(body.key);
     await slow.asked;
     expect((await tenant.api("DELETE", `/v1/api-keys/${body.id}`)).status).toBe(204);
+    await redis.flushall();
     slow.letGo();
-    await renewal;
+    expect(await reader).toBeNull();
     expect(await statusWith(body.key)).toBe(401);
   });
 
-  it("leaves a tombstone that outlives every cached entry", async () => {
-    await forgetKey(redis, "0".repeat(64));
-    expect(await redis.pttl(`auth:${"0".repeat(64)}`)).toBeGreaterThan(300_000);
+  it("holds once it is answered or key-upkeep came by, though the one who committed it died before the caches knew", async () => {
+    const tenant = await platform.tenant();
+    for (const goOn of [(id: string) => tenant.api("DELETE", `/v1/api-keys/${id}`), () => platform.runCron("key-upkeep")]) {
+      const { body } = await create(tenant);
+      expect(await statusWith(body.key)).toBe(200);
+      expect(await revokeApiKey(platform.db, tenant.tenantId, "operator", parseId("key", body.id) ?? newId("key"))).not.toBeNull();
+      expect(await statusWith(body.key), "nobody was told yet").toBe(200);
+      await goOn(body.id);
+      expect(await statusWith(body.key)).toBe(401);
+    }
+  });
+
+  it("leaves the tenant's other keys as they were", async () => {
+    const tenant = await platform.tenant();
+    const { body } = await create(tenant);
+    const { body: other } = await create(tenant);
+    expect(await statusWith(other.key)).toBe(200);
+    await tenant.api("DELETE", `/v1/api-keys/${body.id}`);
+    expect(await statusWith(other.key)).toBe(200);
+    expect(await redis.get(`auth:${hashOf(other.key)}`)).toContain(tenant.tenantId);
+  });
+
+  it("lets the key's tasks run to their end, and cancels them with cascade", async () => {
+    const tenant = await platform.tenant();
+    const { body } = await create(tenant, { preset: "submit" });
+    const { body: mine } = await tenant.api("POST", "/v1/tasks", { command: "stays queued", plugin: "echo" });
+    const { body: theirs } = await platform.call("POST", "/v1/tasks", { key: body.key, body: { command: "stays queued", plugin: "echo" } });
+    const statusOf = async (id: string) => (await tenant.api("GET", `/v1/tasks/${id}`)).body.status;
+    expect((await tenant.api("DELETE", `/v1/api-keys/${body.id}`)).status).toBe(204);
+    expect(await statusOf(theirs.task_id)).toBe("queued");
+    expect((await tenant.api("DELETE", `/v1/api-keys/${body.id}?cascade=true`)).status).toBe(204);
+    expect([await statusOf(theirs.task_id), await statusOf(mine.task_id)]).toEqual(["cancelled", "queued"]);
   });
 });
 
@@ -168,9 +283,33 @@ describe("api-key-rotate", () => {
     expect(await statusWith(old.key)).toBe(200);
     expect(await redis.pttl(`auth:${hashOf(old.key)}`)).toBeGreaterThan(100_000);
     const { body: next } = await rotate(tenant, old.id, { grace_seconds: 2 });
+    await statusWith(old.key);
     expect(await redis.pttl(`auth:${hashOf(old.key)}`)).toBeLessThanOrEqual(2_000);
     await expect.poll(() => statusWith(old.key), { timeout: 10_000 }).toBe(401);
     expect(await statusWith(next.key)).toBe(200);
+  });
+
+  it("is stronger than a reader that read the key before, and comes back when the grace is over", async () => {
+    const tenant = await platform.tenant();
+    const { body: old } = await create(tenant);
+    const slow = slowDb();
+    const reader = openDoorkeeper(redis, slow.db).admit(old.key);
+    await slow.asked;
+    expect((await rotate(tenant, old.id, { grace_seconds: 1 })).status).toBe(201);
+    await expect.poll(() => statusWith(old.key), { timeout: 10_000 }).toBe(401);
+    slow.letGo();
+    expect(await reader).toBeNull();
+    expect(await statusWith(old.key)).toBe(401);
+  });
+
+  it("gives a key that lives longer, or is an owner's, to nobody who has less", async () => {
+    const tenant = await platform.tenant();
+    const { body: lasting } = await create(tenant);
+    const { key: brief } = await tenant.mintKey({ userId: tenant.userId, expiresAt: new Date(Date.now() + 60_000) });
+    expectRefusal(await platform.call("POST", `/v1/api-keys/${lasting.id}/rotate`, { key: brief, body: {} }), "FORBIDDEN_SCOPE");
+    const { key: service } = await tenant.mintKey();
+    expectRefusal(await platform.call("POST", `/v1/api-keys/${lasting.id}/rotate`, { key: service, body: {} }), "FORBIDDEN_SCOPE");
+    expect(await statusWith(lasting.key)).toBe(200);
   });
 
   it("never makes a key live longer than it would have", async () => {

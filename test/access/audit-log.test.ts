@@ -98,7 +98,7 @@ describe("audit-list", () => {
   it("tells who did what to a key", async () => {
     const tenant = await platform.tenant();
     const { key } = await tenant.mintKey({ userId: null });
-    const { body: made } = await tenant.api("POST", "/v1/api-keys", { scopes: ["tasks:read"], description: "for somebody@example.com" });
+    const { body: made } = await tenant.api("POST", "/v1/api-keys", { scopes: ["tasks:read"], description: "for somebody@example.com", user_id: null });
     const { body: next } = await platform.call("POST", `/v1/api-keys/${made.id}/rotate`, { key, body: { grace_seconds: 60 } });
     expect((await tenant.api("DELETE", `/v1/api-keys/${next.id}`)).status).toBe(204);
     expect((await tenant.api("DELETE", `/v1/api-keys/${next.id}`)).status).toBe(204);

@@ -25,7 +25,7 @@ let db: Database;
 let tenantId: TenantId;
 beforeAll(async () => {
   url = await freshDatabase(inject("postgresUrl"));
-  db = await openDatabase({ url, driver: "pg", poolSize: 4 });
+  db = await openDatabase({ url, driver: "pg", poolSize: 4, waitMs: 30_000 });
 });
 beforeEach(async () => {
   await db.platform((tx) => sql`DELETE FROM tenant_secrets`.execute(tx));
@@ -33,7 +33,7 @@ beforeEach(async () => {
 });
 afterAll(() => db?.close());
 
-const put = (secrets: TenantSecrets, name = "token", value = "the value") => secrets.put(db, tenantId, "keeper", name, value);
+const put = (secrets: TenantSecrets, name = "token", value = "the value") => secrets.put(db, tenantId, "operator", "keeper", name, value);
 const reveal = (secrets: TenantSecrets, ...names: string[]) => secrets.reveal(db, tenantId, "keeper", names.length > 0 ? names : ["token"]);
 const keyIds = async () =>
   (await db.platform((tx) => sql<{ key_id: string; n: number }>`SELECT key_id, count(*)::int AS n FROM tenant_secrets GROUP BY key_id ORDER BY 1`.execute(tx))).rows;
@@ -198,13 +198,13 @@ describe("PostgreSQL's log", () => {
 
   async function use(value: string): Promise<string> {
     const seeded = await seedTenant(logging, { name: `tenant-${written.length}`, tier: "starter", subscriptions: {} });
-    await both.put(logging, seeded.tenantId, "keeper", "token", value);
+    await both.put(logging, seeded.tenantId, "operator", "keeper", "token", value);
     expect(await both.reveal(logging, seeded.tenantId, "keeper", ["token"])).toEqual({ token: value });
     const errors = [
       await holding({ id: "k2", key: OLD.key })
         .reveal(logging, seeded.tenantId, "keeper", ["token"])
         .catch((error: unknown) => error),
-      await both.put(logging, seeded.userId as unknown as TenantId, "keeper", "token", value).catch((error: unknown) => error),
+      await both.put(logging, seeded.userId as unknown as TenantId, "operator", "keeper", "token", value).catch((error: unknown) => error),
     ];
     for (const error of errors) {
       expect(error).toBeInstanceOf(Error);

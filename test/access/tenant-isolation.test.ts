@@ -2,11 +2,12 @@ import { randomUUID } from "node:crypto";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { listApiKeys, revokeApiKey, rotateApiKey } from "../../shared/access/api-keys.ts";
-import { SCOPES } from "../../shared/access/caller.ts";
+import { type Caller, SCOPES } from "../../shared/access/caller.ts";
 import { openKeyRing } from "../../shared/access/key-ring.ts";
 import { openTenantSecrets } from "../../shared/access/tenant-secrets.ts";
 import { openDatabase } from "../../shared/db/database.ts";
 import { asId, newId, parseId, type TaskId, type TenantId } from "../../shared/ids.ts";
+import { closeMonth } from "../../shared/metering/close-months.ts";
 import { findSubscriptions } from "../../shared/registry/subscriptions.ts";
 import { cancelTask, findArtifact, findTask, listTasks, readTaskEvents } from "../../shared/tasks/read-tasks.ts";
 import { filer } from "../batteries/plugins.ts";
@@ -33,7 +34,7 @@ beforeAll(async () => {
   await keepWaiting(platform.db, ownersTask);
   await owner.api("POST", "/v1/tasks", { command: "What is mine?", plugin: "asker" }, { prefer: "wait=20" });
   await owner.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] });
-  await secrets.put(platform.db, owner.tenantId, "filer", "token", "the owner's secret");
+  await secrets.put(platform.db, owner.tenantId, "operator", "filer", "token", "the owner's secret");
   await append(platform.db, { tenantId: owner.tenantId, userId: owner.userId });
   await plantRows(owner.tenantId);
   await admin.query("INSERT INTO tenant_plugin_config (tenant_id, plugin_id, config) SELECT $1, id, '{}' FROM plugins WHERE name = 'filer'", [owner.tenantId]);
@@ -52,11 +53,16 @@ async function plantRows(tenantId: TenantId): Promise<void> {
     [tenantId, document],
   );
   await admin.query("INSERT INTO chained_steps (task_id, parent, key, step, tenant_id) VALUES ($1, 'main', 'x', 'main.1', $2)", [ownersTask, tenantId]);
+  await closeMonth(platform.db, tenantId, `${new Date().toISOString().slice(0, 7)}-01`);
   await admin.query("INSERT INTO ticket_counters (tenant_id, last_number) VALUES ($1, 1)", [tenantId]);
   await admin.query(
     "INSERT INTO tickets (tenant_id, number, fingerprint, title, type, priority, source_task, source_plugin) VALUES ($1, 1, repeat('0', 64), 'mine', 'bug', 'low', $2, 'filer')",
     [tenantId, ownersTask],
   );
+  const erasure = newId("erasure");
+  await admin.query("INSERT INTO erasure_requests (id, tenant_id, subject_sha256, user_id, requested_by) VALUES ($1, $2, 'x', $3, 'user')", [erasure, tenantId, newId("user")]);
+  await admin.query("INSERT INTO removed_users (tenant_id, user_id) VALUES ($1, $2)", [tenantId, newId("user")]);
+  await admin.query("INSERT INTO erasure_items (erasure_id, tenant_id, kind, item_id) VALUES ($1, $2, 'task', $3)", [erasure, tenantId, newId("task")]);
   await admin.query("INSERT INTO ticket_events (tenant_id, number, type, task_id) VALUES ($1, 1, 'created', $2)", [tenantId, ownersTask]);
   await admin.query("INSERT INTO webhooks (id, tenant_id, url, events, secret, secret_key_id) VALUES ($1, $2, 'https://example.com', '{quota.warning}', '', 'k1')", [
     newId("webhook"),
@@ -178,7 +184,7 @@ describe("row-level security", () => {
         );
       const [before] = await session();
       await findTask(db, owner.tenantId, ownersTask);
-      await db.call("SELECT * FROM authenticate_key($1)", ["0".repeat(64)]);
+      await db.call("SELECT * FROM identify_key($1)", ["0".repeat(64)]);
       await cancelTask(db, owner.tenantId, ownersTask);
       await db.tenant(owner.tenantId, () => Promise.reject(new Error("rolled back"))).catch(() => {});
       expect(await session()).toEqual([before]);
@@ -194,7 +200,7 @@ describe("every query of the domain", () => {
   it("finds nothing of another tenant and changes nothing there", async () => {
     const { db } = platform;
     const key = asId("key", parseId("key", (await owner.api("GET", "/v1/api-keys")).body.keys[0].id) ?? "");
-    const own = { keyId: newId("key"), userId: null, scopes: SCOPES, environment: "live" as const };
+    const own: Omit<Caller, "tenantId"> = { keyId: newId("key"), userId: null, scopes: SCOPES, environment: "live", tier: "starter", limits: { perTenant: 1, perPlugin: 1 } };
     await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
       const before = (await owner.api("GET", "/v1/api-keys")).body;
       expect(await findTask(db, stranger.tenantId, ownersTask)).toBeNull();
@@ -203,8 +209,8 @@ describe("every query of the domain", () => {
       expect(await findArtifact(db, stranger.tenantId, ownersTask, "report.txt")).toBeNull();
       expect(await cancelTask(db, stranger.tenantId, ownersTask)).toBeNull();
       expect((await listApiKeys(db, stranger.tenantId, null, 100)).map((row) => row.id)).not.toContain(key);
-      expect(await revokeApiKey(db, stranger.tenantId, own, key)).toBeNull();
-      expect(await rotateApiKey(db, stranger.tenantId, key, 0, own)).toBeNull();
+      expect(await revokeApiKey(db, stranger.tenantId, "operator", key)).toBeNull();
+      expect(await rotateApiKey(db, { ...own, tenantId: stranger.tenantId }, key, 0)).toBeNull();
       expect(await secrets.reveal(db, stranger.tenantId, "filer", ["token"])).toEqual({});
       expect((await owner.api("GET", "/v1/api-keys")).body).toEqual(before);
     });
@@ -220,7 +226,7 @@ describe("every query of the domain", () => {
       "SELECT p.proname AS name, p.proargnames[1:p.pronargs] AS args FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'public' AND 'p_tenant' = ANY (p.proargnames) ORDER BY 1",
     );
     // Each either names a row of the tenant's (and finds none here) or makes one for the tenant that it is given.
-    const making = new Set(["ask_caller", "put_document", "put_tenant_secret", "seal_tenant_secret", "enter_tenant"]);
+    const making = new Set(["ask_caller", "close_month", "reserve_executions", "put_document", "put_tenant_secret", "seal_tenant_secret", "enter_tenant"]);
     expect(rows.map(({ name }) => name)).toEqual(expect.arrayContaining([...making]));
     await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
       const { rows: tokens } = await admin.query<{ lease_token: string | null }>("SELECT lease_token FROM tasks WHERE id = $1", [ownersTask]);

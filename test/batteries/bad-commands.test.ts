@@ -1,6 +1,7 @@
 /** Commands and plans that nobody could carry out: the right code, the place that is wrong, and no row. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { ErrorCode } from "../../shared/errors.ts";
+import { useUpSandbox } from "../support/money-rows.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { asker, echo } from "../support/plugins.ts";
 import { expectRefusal } from "./refusal.ts";
@@ -80,8 +81,9 @@ describe("a plan is refused", () => {
     await refuses({ command: "do all of it", plan: [step("a"), step("b", { needs: ["a"] })] }, "CHAINING_NOT_INCLUDED", /./);
   });
 
-  it("with a plugin that the tenant has not subscribed to, whatever the other steps are", async () => {
+  it("with a plugin that the tenant has neither subscribed to nor a free execution of, whatever the other steps are", async () => {
     tenant = await platform.tenant({ subscriptions: { echo: null } });
+    await useUpSandbox(platform, tenant, "asker");
     await refuses({ command: "do all of it", plan: [step("a"), step("b", { plugin: "asker", needs: ["a"] })] }, "PLUGIN_NOT_SUBSCRIBED", /asker/);
   });
 });

@@ -17,8 +17,9 @@ beforeAll(async () => {
   own = await platform.tenant();
   const task = await own.api("POST", "/v1/tasks", { command: "stays queued", plugin: "echo" });
   const key = await own.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] });
+  const user = await own.api("POST", "/v1/users", { email: "colleague@example.com", role: "viewer" });
   const webhook = await own.api("POST", "/v1/webhooks", { url: "https://hooks.aau.io/", events: ["quota.warning"] });
-  ownIds = { task: task.body.task_id, key: key.body.id, whk: webhook.body.webhook_id };
+  ownIds = { task: task.body.task_id, key: key.body.id, usr: user.body.id, whk: webhook.body.webhook_id };
 });
 afterAll(() => platform?.stop());
 
@@ -29,7 +30,7 @@ const bytes = (...parts: (string | number[])[]) => new Uint8Array(Buffer.concat(
 const WRONG_TYPES: unknown[] = [null, true, 0, -1, 1.5, 1e308, "", "text", [], [[]], [{}], { a: 1 }];
 
 /** Functions whose sample names, in its address, what is not there in another way than an id is not. */
-const SAMPLE_NAMES: Record<string, ErrorCode> = { "secret-put": "INVALID_INPUT" };
+const SAMPLE_NAMES: Record<string, ErrorCode> = { "secret-put": "INVALID_INPUT", "erasure-request": "NOT_FOUND" };
 
 describe.each(byName(GUARDED.filter((fn) => fn.body)))("%s", (_, fn) => {
   const { method } = addressOf(fn);
@@ -219,7 +220,7 @@ describe.each(byName(GUARDED.filter((fn) => fn.query)))("%s", (_, fn) => {
         expectRefusal(answer, "INVALID_INPUT", query);
         expectRateHeaders(answer, query);
       }
-      const needed = (operationOf(fn).parameters ?? []).filter((p) => p.in === "query" && p.required).map((p) => `${p.name}=sample&`);
+      const needed = (operationOf(fn).parameters ?? []).filter((p) => p.in === "query" && p.required).map((p) => `${p.name}=${Object(p.schema).examples?.[0] ?? "sample"}&`);
       const unknown = await own.api(method, `${path()}?${needed.join("")}constructor=1`);
       expect(expectRefusal(unknown, "INVALID_INPUT").message).toContain("constructor: is not a known field");
     });

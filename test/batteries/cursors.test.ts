@@ -16,13 +16,29 @@ beforeAll(async () => {
   for (const tenant of [own, foreign]) {
     for (let i = 0; i < 3; i++) {
       await tenant.mintKey();
+      await tenant.api("POST", "/v1/users", { email: `user-${i}@example.com` });
       await tenant.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] });
       await tenant.api("POST", "/v1/tasks", { command: `number ${i}`, plugin: "echo" });
       await tenant.api("POST", "/v1/knowledge", { content: `Passage number ${i}.` });
     }
+    await plantMonths(tenant);
   }
 });
 afterAll(() => platform?.stop());
+
+/** Three subscriptions, one after the other, and three closed months. */
+async function plantMonths({ tenantId }: TestTenant): Promise<void> {
+  await platform.db.call(
+    `INSERT INTO subscriptions (id, tenant_id, plugin_id, tier, started_at, ended_at)
+     SELECT gen_random_uuid(), $1, p.id, 'professional', now() - m * interval '1 month', now() - m * interval '1 month' FROM plugins p, generate_series(1, 3) m`,
+    [tenantId],
+  );
+  await platform.db.call(
+    `INSERT INTO invoices (id, tenant_id, number, period_start, period_end, tenant_name, plan_tier, price_version, prices, total_micro_usd)
+     SELECT gen_random_uuid(), $1, m, make_date(2026, m, 1), make_date(2026, m, 28), 'somebody', 'professional', 'plans-2026-01', '{}', 1 FROM generate_series(1, 3) m`,
+    [tenantId],
+  );
+}
 
 async function firstCursor(tenant: TestTenant, path: string, filter = ""): Promise<string> {
   const page = await tenant.api("GET", `${path}?limit=1${filter}`);

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { conversationIdOf } from "../../shared/conversations/conversation-id.ts";
 import { newId, publicId } from "../../shared/ids.ts";
 import { appendMany } from "../conversations/exchange.ts";
+import { newUser } from "../privacy/people.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
 import { byName, EVENTS, randomIdLike } from "./declared.ts";
@@ -23,6 +24,10 @@ const SUBJECTS: Record<string, () => Promise<Record<string, unknown>>> = {
     const name = randomUUID();
     await appendMany(platform.db, { tenantId: own.tenantId, userId: own.userId, name }, 1, 11);
     return { conversation_id: publicId("conversation", conversationIdOf(own.tenantId, own.userId, name)) };
+  },
+  "io.aau.erasure.requested": async () => {
+    const user_id = publicId("user", await newUser(platform.db, own.tenantId));
+    return { erasure_id: (await own.api("POST", "/v1/gdpr/erasure-request", { user_id })).body.erasure_id };
   },
   "io.aau.document.added": async () => ({ document_id: (await own.api("POST", "/v1/knowledge", { content: `Passage ${randomUUID()}` })).body.document_id }),
   "io.aau.webhook.due": async () => {

@@ -5,6 +5,7 @@ import { newId } from "../../shared/ids.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
 import { addressOf, byName, GUARDED, idPrefixesOf, pathOf, randomIdLike, sampleBody } from "./declared.ts";
+import { plantOneOfEach } from "./foreign.ts";
 import { expectRateHeaders, expectRefusal } from "./refusal.ts";
 import { expectNothingWritten } from "./row-counts.ts";
 
@@ -12,7 +13,7 @@ let platform: TestPlatform;
 let own: TestTenant;
 let foreign: TestTenant;
 let strangers: Record<string, string>;
-/** Something of each kind that belongs to the foreign tenant; a new kind of id needs a line here. */
+/** Something of each kind that belongs to the foreign tenant */
 let foreignIds: Record<string, string>;
 
 beforeAll(async () => {
@@ -45,13 +46,7 @@ beforeAll(async () => {
     "the service token": `Bearer ${platform.serviceToken}`,
     "a capability token": `Bearer ${capabilitySigner(platform.env.CAPABILITY_KEY ?? "").mint({ aud: "llm", tenant: own.tenantId, task: newId("task"), attempt: 1, step: "main", plugin: "echo", version: "1.0.0", scopes: [], token_budget: 1, lease: newId("task"), exp: Date.now() + 60_000 })}`,
   };
-  const task = await foreign.api("POST", "/v1/tasks", { command: "for nobody else", plugin: "echo" });
-  const key = await foreign.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] });
-  const document = await foreign.api("POST", "/v1/knowledge", { content: "For nobody else." });
-  const webhook = await foreign.api("POST", "/v1/webhooks", { url: "https://hooks.aau.io/", events: ["quota.warning"] });
-  await platform.db.call("SELECT enqueue_webhook_event($1, 'quota.warning', 'for nobody else', '{}')", [foreign.tenantId]);
-  const deliveries = await foreign.api("GET", `/v1/webhooks/${webhook.body.webhook_id}/deliveries`);
-  foreignIds = { task: task.body.task_id, key: key.body.id, doc: document.body.document_id, whk: webhook.body.webhook_id, del: deliveries.body.deliveries[0].delivery_id };
+  foreignIds = await plantOneOfEach(foreign, platform.db);
 });
 afterAll(() => platform?.stop());
 
@@ -118,7 +113,8 @@ describe.each(byName(GUARDED))("%s", (_, fn) => {
     });
   });
 
-  it("refuses a key without its scope before it looks at anything else", async () => {
+  // Where any key may ask, the handler says who may have what.
+  it.skipIf(fn.scope === "any")("refuses a key without its scope before it looks at anything else", async () => {
     const { key } = await allButItsScope();
     await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
       const tries = [

@@ -1,7 +1,9 @@
 /** Every public function is called until each of its declared replies was seen, and every reply is held to its schema. */
 import * as v from "valibot";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { parseId } from "../../shared/ids.ts";
+import { parseId, publicId } from "../../shared/ids.ts";
+import { closeMonth } from "../../shared/metering/close-months.ts";
+import { newUser as newPerson } from "../privacy/people.ts";
 import { type ApiAnswer, startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
 import { keepWaiting } from "../support/waiting-artifact.ts";
@@ -27,6 +29,17 @@ const finished = async (plugin = "echo") => (await submit("say it", plugin, { pr
 const newDocument = async (content = `Passage ${crypto.randomUUID()}`) => (await own.api("POST", "/v1/knowledge", { content })).body.document_id;
 const otherKey = async () => (await own.api("POST", "/v1/api-keys", { scopes: ["tasks:read"] })).body.id;
 
+const newUser = () => own.api("POST", "/v1/users", { email: `${crypto.randomUUID()}@example.com`, role: "billing" });
+/** Subscribed once more to a plugin that the tenant has just left. */
+const newSubscription = async () => {
+  const { subscriptions } = (await own.api("GET", "/v1/subscriptions?status=active&plugin=filer")).body;
+  for (const { subscription_id } of subscriptions) await own.api("DELETE", `/v1/subscriptions/${subscription_id}`);
+  return own.api("POST", "/v1/subscriptions", { plugin: "filer" });
+};
+const closedInvoice = async () => {
+  await closeMonth(platform.db, own.tenantId, `${new Date().toISOString().slice(0, 7)}-01`);
+  return (await own.api("GET", "/v1/invoices")).body.invoices[0].invoice_id;
+};
 const newWebhook = async (url = "https://hooks.aau.io/tasks") => {
   for (const { webhook_id } of (await own.api("GET", "/v1/webhooks")).body.webhooks.slice(10)) await own.api("DELETE", `/v1/webhooks/${webhook_id}`);
   return own.api("POST", "/v1/webhooks", { url, events: ["task.completed"], description: "a" });
@@ -46,6 +59,7 @@ const tried = async () => {
   );
 };
 
+const eraseSomebody = async () => own.api("POST", "/v1/gdpr/erasure-request", { user_id: publicId("user", await newPerson(platform.db, own.tenantId)) });
 const setSecret = () => own.api("PUT", "/v1/plugins/keeper/secrets/token", { value: "v" });
 
 /** Good calls of each function; a new public function needs a line here. */
@@ -76,6 +90,11 @@ const CALLS: Record<string, (() => Promise<ApiAnswer>)[]> = {
     async () => own.api("POST", `/v1/api-keys/${await otherKey()}/rotate`, {}),
     async () => own.api("POST", `/v1/api-keys/${await otherKey()}/rotate`, { grace_seconds: 0 }),
   ],
+  "user-create": [() => newUser()],
+  "user-list": [() => own.api("GET", "/v1/users"), () => own.api("GET", "/v1/users?limit=1")],
+  "user-detail": [async () => own.api("GET", `/v1/users/${(await newUser()).body.id}`)],
+  "user-update": [async () => own.api("PATCH", `/v1/users/${(await newUser()).body.id}`, { role: "viewer", email: `${crypto.randomUUID()}@example.com` })],
+  "user-delete": [async () => own.api("DELETE", `/v1/users/${(await newUser()).body.id}`)],
   "audit-list": [() => own.api("GET", "/v1/audit"), () => own.api("GET", "/v1/audit?limit=1&action=key.created&from=2026-01-01T00:00:00Z&to=2999-01-01T00:00:00Z")],
   "plugin-config-get": [() => own.api("GET", "/v1/plugins/echo/config")],
   "plugin-config-put": [() => own.api("PUT", "/v1/plugins/echo/config", { config: { a: 1 } })],
@@ -93,6 +112,13 @@ const CALLS: Record<string, (() => Promise<ApiAnswer>)[]> = {
       return own.api("GET", "/v1/knowledge/search?q=days%20of%20vacation");
     },
   ],
+  "subscription-create": [() => newSubscription()],
+  "subscription-list": [() => own.api("GET", "/v1/subscriptions"), () => own.api("GET", "/v1/subscriptions?limit=1&status=active&plugin=echo")],
+  "subscription-end": [async () => own.api("DELETE", `/v1/subscriptions/${(await newSubscription()).body.subscription_id}`)],
+  "usage-get": [() => own.api("GET", "/v1/usage"), () => own.api("GET", "/v1/usage?group_by=plugin,day,key,model&environment=live")],
+  "invoice-preview": [() => own.api("GET", "/v1/invoices/preview")],
+  "invoice-list": [() => closedInvoice().then(() => own.api("GET", "/v1/invoices"))],
+  "invoice-detail": [async () => own.api("GET", `/v1/invoices/${await closedInvoice()}`)],
   "webhook-create": [() => newWebhook()],
   "webhook-list": [() => newWebhook().then(() => own.api("GET", "/v1/webhooks"))],
   "webhook-detail": [async () => own.api("GET", `/v1/webhooks/${await webhook()}`)],
@@ -109,6 +135,17 @@ const CALLS: Record<string, (() => Promise<ApiAnswer>)[]> = {
   "webhook-recover": [async () => own.api("POST", `/v1/webhooks/${await webhook()}/recover`, { since: "2026-01-01T00:00:00Z" })],
   "webhook-rotate": [async () => own.api("POST", `/v1/webhooks/${await webhook()}/rotate`, {})],
   "webhook-delete": [async () => own.api("DELETE", `/v1/webhooks/${await webhook()}`)],
+  "erasure-request": [() => eraseSomebody()],
+  "erasure-status": [
+    async () => own.api("GET", `/v1/gdpr/erasure-requests/${(await eraseSomebody()).body.erasure_id}`),
+    async () => {
+      const { erasure_id } = (await eraseSomebody()).body;
+      const read = () => own.api("GET", `/v1/gdpr/erasure-requests/${erasure_id}`);
+      await vi.waitFor(async () => expect((await read()).body.status).toBe("completed"), { timeout: 20_000 });
+      return read();
+    },
+  ],
+  "data-export": [() => own.api("GET", `/v1/gdpr/export?user_id=${publicId("user", own.userId)}`)],
   openapi: [() => platform.call("GET", "/openapi.json")],
   docs: [() => platform.call("GET", "/docs")],
 };

@@ -45,7 +45,7 @@ async function furnish(stage: Stage, db: Database, tenants: readonly BenchTenant
       const userId: string = rows[0].id;
       for (let turn = 0; turn < TURNS / 2; turn++)
         await append(db, { tenantId: owner, userId, name: CONVERSATION, command: `Question ${turn}? ${COMMAND}.`, result: `Answer ${turn}.` });
-      for (const name of ["first", "second"]) await reader.secrets.put(db, owner, told.name, name, `${name}-value`);
+      for (const name of ["first", "second"]) await reader.secrets.put(db, owner, "operator", told.name, name, `${name}-value`);
       await client.query("INSERT INTO tenant_plugin_config (tenant_id, plugin_id, config) SELECT $1, id, $2 FROM plugins WHERE name = $3 ON CONFLICT DO NOTHING", [
         tenantId,
         { tone: "short", team: "support" },
@@ -70,6 +70,7 @@ async function heldClaim(stage: Stage, tenant: BenchTenant, reader: ContextReade
   return {
     taskId: asId("task", rows[0].id),
     tenantId: asId("tenant", tenant.tenantId),
+    isOffline: false,
     userId: rows[0].user_id,
     leaseToken: rows[0].lease_token,
     attempt: 1,

@@ -143,7 +143,7 @@ export async function openStage(): Promise<Stage> {
         );
       },
       async clear() {
-        await db.query("TRUNCATE floor_tasks, tasks, usage_periods, idempotency_keys, execution_events CASCADE");
+        await db.query("TRUNCATE floor_tasks, tasks, usage_periods, usage_days, idempotency_keys, execution_events CASCADE");
         const streams = [...(await redis.keys("stream:*")), ...(await redis.keys("floor:tasks")), ...(await redis.keys("rate:*"))];
         for (const stream of streams) {
           if ((await redis.type(stream)) === "stream") await redis.xtrim(stream, "MAXLEN", 0);

@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { inBatches } from "../../shared/db/in-batches.ts";
 
 /** The server's refusal of a whole statement, and an answer that never came. */
@@ -15,6 +15,26 @@ describe("work that goes together", () => {
     const double = inBatches<number, number>({ statementsAtOnce: 1, most: 8, run });
     expect(await Promise.all(Array.from({ length: 20 }, (_, n) => double(n)))).toEqual(Array.from({ length: 20 }, (_, n) => 2 * n));
     expect(sizes).toEqual([1, 8, 8, 3]);
+  });
+
+  it("goes as soon as a batch is full, also when a pause for more has begun", async () => {
+    vi.useFakeTimers();
+    try {
+      const sizes: number[] = [];
+      const run = async (items: readonly number[]) => {
+        sizes.push(items.length);
+        return [...items];
+      };
+      const same = inBatches<number, number>({ statementsAtOnce: 2, most: 8, run });
+      await same(0);
+      const few = [1, 2, 3].map(same);
+      expect(sizes).toEqual([1]);
+      const more = [4, 5, 6, 7, 8].map(same);
+      expect(sizes).toEqual([1, 8]);
+      await Promise.all([...few, ...more]);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it("fails for the one that is at fault, and is done for the others", async () => {

@@ -8,6 +8,7 @@ import { claimTask } from "../../shared/execution/claim-task.ts";
 import { asId, parseId } from "../../shared/ids.ts";
 import { CallerMistake, definePlugin, node, type PluginDefinition } from "../../shared/sdk/src/index.ts";
 import { circuitOf, forgetCircuits, passTime } from "../support/circuits.ts";
+import { quotaOf } from "../support/money-rows.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
 
@@ -112,7 +113,8 @@ describe("a plugin whose manifest names a fallback", () => {
     const periods = await platform.db.call("SELECT plugin_name, used, reserved FROM usage_periods WHERE tenant_id = $1", [tenant.tenantId]);
     expect(periods).toEqual([{ plugin_name: "primary", used: 1, reserved: 0 }]);
     const [task] = await platform.db.call("SELECT fallbacks FROM tasks WHERE tenant_id = $1", [tenant.tenantId]);
-    expect(task).toEqual({ fallbacks: { main: { plugin: "stand-in", version: "1.0.0" } } });
+    expect(task).toMatchObject({ fallbacks: { main: { plugin: "stand-in", version: "1.0.0" } } });
+    expect(await quotaOf(platform, tenant)).toEqual({ primary: [0, 0], "stand-in": [1, 0] });
     expect(await circuitOf(platform.redis.url, "primary")).toEqual({ failures: "1" });
     expect(await circuitOf(platform.redis.url, "stand-in")).toEqual({});
   });
@@ -125,6 +127,19 @@ describe("a plugin whose manifest names a fallback", () => {
     expect(body).toMatchObject({ status: "success", result: "stand-in: go", warnings: [{ code: "FALLBACK_USED" }] });
     await passTime(platform.redis.url, "primary", "until");
     expect((await submit(tenant, "primary")).body).toMatchObject({ result: "primary: go", warnings: [] });
+  });
+
+  it("is not stood in for by a fallback whose quota is used up, and both give their reservations back", async () => {
+    const tenant = await platform.tenant({ subscriptions: { primary: null, "stand-in": 1 } });
+    expect((await submit(tenant, "primary")).body.status).toBe("success");
+    expect((await submit(tenant, "primary")).body).toMatchObject({ status: "failed", error: { code: "INTERNAL" } });
+    behaviour.standIn = "fails";
+    const other = await platform.tenant();
+    await submit(other, "primary");
+    expect([await quotaOf(platform, tenant), await quotaOf(platform, other)]).toEqual([
+      { primary: [0, 0], "stand-in": [1, 0] },
+      { primary: [0, 0], "stand-in": [0, 0] },
+    ]);
   });
 
   it("fails as itself when the fallback fails too", async () => {

@@ -83,7 +83,7 @@ describe("a provider that breaks off", () => {
   ])("a stream and %s is heard as an error, and what it counted is kept", async (_, script, said, journalled) => {
     const { client, journal } = await open({ script });
     await expect(client().messages.stream(ASK).finalMessage()).rejects.toMatchObject({ type: said });
-    expect(await journal()).toMatchObject([{ state: "failed", cost_micro_usd: "0", error: { type: journalled }, input_tokens: 100, output_tokens: 1 }]);
+    expect(await journal()).toMatchObject([{ state: "failed", cost_micro_usd: "315", error: { type: journalled }, input_tokens: 100, output_tokens: 1 }]);
   });
 });
 
@@ -166,7 +166,7 @@ describe("a plugin that hangs up", () => {
     expect(await provider.ended(1)).toMatchObject({ closedEarly: true });
     await expect
       .poll(() => journal(), { timeout: 10_000 })
-      .toMatchObject([{ state: "failed", error: { type: "aborted", reason: "hung_up" }, input_tokens: 100, cost_micro_usd: "0" }]);
+      .toMatchObject([{ state: "failed", error: { type: "aborted", reason: "hung_up" }, input_tokens: 100, cost_micro_usd: "315" }]);
   });
 
   test("before the answer closes it as well", async () => {

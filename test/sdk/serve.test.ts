@@ -202,8 +202,11 @@ describe("what Knative and the platform ask", () => {
 
 describe("the log", () => {
   it("has the platform's fields, and nothing of the task", async () => {
-    const lines: string[] = [];
-    const write = vi.spyOn(process.stdout, "write").mockImplementation((text) => Boolean(lines.push(String(text))));
+    let written = "";
+    const write = vi.spyOn(process.stdout, "write").mockImplementation((text) => {
+      written += String(text);
+      return true;
+    });
     try {
       server = await serve(
         pluginOf(() => {
@@ -215,7 +218,10 @@ describe("the log", () => {
     } finally {
       write.mockRestore();
     }
-    const logged = lines.map((line) => JSON.parse(line));
+    const logged = written
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line));
     const about = {
       timestamp: expect.stringMatching(/Z$/),
       service: "plugin-under-test",
@@ -235,7 +241,7 @@ describe("the log", () => {
         frames: [expect.stringContaining("serve.test.ts"), ...Array(7).fill(expect.any(String))],
       },
     ]);
-    expect(lines.join("")).not.toContain("CANARY");
+    expect(written).not.toContain("CANARY");
   });
 });
 

@@ -73,11 +73,13 @@ export interface TestPlatformOptions {
   env?: Record<string, string>;
   /** Without the bridge tasks stay queued. */
   withBridge?: boolean;
+  /** Gets every line that the functions, the bridge and the plugins log, down to `debug`. */
+  onLogLine?: (line: string) => void;
   /** On PGlite with pgvector, as `npm run up` is; otherwise on the run's native PostgreSQL, which has no pgvector. */
   withPgvector?: boolean;
 }
 
-export async function startTestPlatform({ plugins = [], env: extra = {}, withBridge = true, withPgvector = false }: TestPlatformOptions = {}): Promise<TestPlatform> {
+export async function startTestPlatform({ plugins = [], env: extra = {}, withBridge = true, withPgvector = false, onLogLine }: TestPlatformOptions = {}): Promise<TestPlatform> {
   const folder = await mkdtemp(join(tmpdir(), "aau-test-"));
   const [postgres, redis, s3, loaded] = await Promise.all([
     withPgvector ? startPglite(join(folder, "pglite")) : { url: await freshDatabase(inject("postgresUrl")), stop: async () => {} },
@@ -103,12 +105,14 @@ export async function startTestPlatform({ plugins = [], env: extra = {}, withBri
     ADMISSION_KEY: randomHex(),
     UNSIGNED_PLUGINS: "allow",
     DRAIN_MS: "5000",
+    ...(onLogLine ? { LOG_LEVEL: "debug" } : {}),
     ...extra,
   };
   const config = readConfig(env);
   await openObjectStore({ endpoint: config.S3_ENDPOINT, bucket: config.S3_BUCKET, region: config.AWS_REGION, accessKeyId: "test", secretAccessKey: "test" }).ensureBucket();
   const db = await openDatabase({ url: databaseUrl, driver: "pg", poolSize: 2 });
-  const platform = await startInProcess({ functions, config });
+  const destination = onLogLine && { write: onLogLine };
+  const platform = await startInProcess({ functions, config, logTo: destination });
   const services: { close(): Promise<void> }[] = [];
   let bridge: Bridge | null = null;
 
@@ -124,14 +128,21 @@ export async function startTestPlatform({ plugins = [], env: extra = {}, withBri
 
   const register = async (plugin: Plugin, endpoint: string) => void (await internal("POST", "/internal/registry/register", { manifest: plugin.manifest, endpoint }));
   for (const plugin of plugins) {
-    const service = await serve(plugin, { port: 0, llmGatewayUrl: platform.internalUrl, scopeGatewayUrl: platform.internalUrl, signals: false, log: () => {} });
+    const service = await serve(plugin, {
+      port: 0,
+      llmGatewayUrl: platform.internalUrl,
+      scopeGatewayUrl: platform.internalUrl,
+      signals: false,
+      log: (line) => onLogLine?.(JSON.stringify(line)),
+    });
     services.push(service);
     await register(plugin, `http://127.0.0.1:${service.port}`);
   }
   const bridgeMetrics = openMetrics();
   const bridgeSpans = await openSpans(config, "bridge");
   if (withBridge) {
-    bridge = await startBridge(readConfig({ ...env, FUNCTION_URLS: platform.functionUrls }), openLog({ service: "bridge", level: "silent" }), bridgeMetrics, bridgeSpans);
+    const bridgeLog = openLog({ service: "bridge", level: onLogLine ? "debug" : "silent", destination });
+    bridge = await startBridge(readConfig({ ...env, FUNCTION_URLS: platform.functionUrls }), bridgeLog, bridgeMetrics, bridgeSpans);
   }
 
   async function call(

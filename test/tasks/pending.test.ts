@@ -3,6 +3,7 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { expectRefusal } from "../batteries/refusal.ts";
 import { expectNothingWritten } from "../batteries/row-counts.ts";
+import { quotaOf, useUpSandbox } from "../support/money-rows.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { asker, echo } from "../support/plugins.ts";
 
@@ -220,6 +221,7 @@ describe("the answer", () => {
 
   it("needs a subscription and what is left of its quota, and changes nothing without", async () => {
     const tenant = await still.tenant({ subscriptions: { echo: 1 } });
+    await useUpSandbox(still, tenant, "asker");
     const [one, other] = [await idOf(tenant), await idOf(tenant)];
     expect((await answer(tenant, one, { plugin: "echo" })).status).toBe(202);
     await expectNothingWritten(still.env.DATABASE_URL ?? "", async () => {
@@ -232,7 +234,7 @@ describe("the answer", () => {
     expect((await read(tenant, other)).status).toBe("pending");
     await tenant.api("DELETE", `/v1/tasks/${one}`);
     expect((await answer(tenant, other, { plugin: "echo" })).status).toBe(202);
-    expect(await reservedBy(still, tenant)).toEqual([{ plugin_name: "echo", used: 0, reserved: 1 }]);
+    expect(await quotaOf(still, tenant)).toEqual({ echo: [0, 1] });
   });
 
   it("is refused where there is no question: 404 for ids of others, 409 for a task that never asked", async () => {
@@ -317,6 +319,7 @@ describe("a candidate that takes several steps", () => {
     const tenant = await own.tenant({ subscriptions: { reviewer: null, reporter: 1, reader: 0 } });
     const { task_id: id } = await asked(tenant);
     const lacking = await own.tenant({ subscriptions: { reviewer: null, reader: null } });
+    await useUpSandbox(own, lacking, "reporter");
     const { task_id: other } = await asked(lacking);
     await expectNothingWritten(own.env.DATABASE_URL ?? "", async () => {
       expect(expectRefusal(await answer(tenant, id, { candidate: 1 }), "QUOTA_EXCEEDED")).toMatchObject({ plugin: "reader", quota_limit: 0 });

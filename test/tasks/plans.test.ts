@@ -5,6 +5,7 @@ import { failer, filer, walker } from "../batteries/plugins.ts";
 import { expectRefusal } from "../batteries/refusal.ts";
 import { expectNothingWritten } from "../batteries/row-counts.ts";
 import { readCatalogue } from "../corpus/corpus.ts";
+import { useUpSandbox } from "../support/money-rows.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
 
@@ -152,6 +153,7 @@ describe("a plan of the caller's own", () => {
 
   it("needs a subscription to every plugin in it, and names the one that is missing", async () => {
     const tenant = await still.tenant({ subscriptions: { echo: null } });
+    await useUpSandbox(still, tenant, "filer");
     await nothingWritten(async () => {
       expect(expectRefusal(await submit(tenant, CHAIN), "PLUGIN_NOT_SUBSCRIBED")).toMatchObject({ plugin: "filer", upgrade_url: expect.any(String) });
       expect(expectRefusal(await dryRun(tenant, { command: "x", plan: CHAIN }), "PLUGIN_NOT_SUBSCRIBED")).toMatchObject({ plugin: "filer" });
@@ -339,6 +341,7 @@ describe("what a plugin depends on", () => {
     const base = await publish({}, [starter]);
     const name = await publish({ [base]: "^1" }, [tenant, starter]);
     const lost = await publish({ [base]: "^7", "not-there-yet": "*" }, [tenant]);
+    await useUpSandbox(still, tenant, base);
     await nothingWritten(async () => {
       expect(expectRefusal(await tenant.api("POST", "/v1/tasks", { command: "x", plugin: name }), "PLUGIN_NOT_SUBSCRIBED")).toMatchObject({ plugin: base });
       expect(expectRefusal(await tenant.api("POST", "/v1/tasks", { command: "x", plugin: lost }), "VERSION_UNSATISFIED")).toMatchObject({
@@ -389,8 +392,8 @@ describe("dry run", () => {
           ],
           routing: { method: "explicit", confidence: 1, candidates: [], thresholds: { chain_threshold: expect.any(Number), confidence_min: expect.any(Number) } },
           quota: {
-            echo: { used: 0, reserved: 1, limit: 5, remaining: 4, overage: false },
-            filer: { used: 0, reserved: 0, limit: null, remaining: null, overage: false },
+            echo: { used: 0, reserved: 1, limit: 5, remaining: 4, overage: false, sandbox: false },
+            filer: { used: 0, reserved: 0, limit: null, remaining: null, overage: false, sandbox: false },
           },
           estimated_cost_usd: { low: "0.000000", high: "0.000000" },
         },

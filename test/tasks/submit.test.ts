@@ -5,6 +5,7 @@ import { failer, waiter } from "../batteries/plugins.ts";
 import { expectRefusal } from "../batteries/refusal.ts";
 import { expectNothingWritten } from "../batteries/row-counts.ts";
 import { forgetCircuits } from "../support/circuits.ts";
+import { useUpSandbox } from "../support/money-rows.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
 
@@ -151,9 +152,10 @@ describe("quota", () => {
     expect(bills.filter(({ billable }) => billable).map(({ plugin_name }) => plugin_name)).toEqual(["echo"]);
   });
 
-  it("of none at all admits none, and a plugin without a subscription is refused with a way to get one", async () => {
+  it("of none at all admits none, and a plugin without a subscription and free executions is refused with a way to get one", async () => {
     const tenant = await still.tenant({ subscriptions: { echo: 0 } });
     const stranger = await still.tenant({ subscriptions: {} });
+    await useUpSandbox(still, stranger, "echo");
     await expectNothingWritten(still.env.DATABASE_URL ?? "", async () => {
       expectRefusal(await submit(tenant), "QUOTA_EXCEEDED");
       expect(expectRefusal(await submit(stranger), "PLUGIN_NOT_SUBSCRIBED")).toMatchObject({ plugin: "echo", upgrade_url: expect.stringMatching(/^https:/) });
@@ -198,14 +200,15 @@ describe("submits of many tenants at once", () => {
       );
       for (const { tenant, answer } of answers) {
         const kind = tenants.indexOf(tenant) % 4;
-        const allowed = kind === 3 ? [403] : kind === 2 ? [202, 429] : [202];
+        // Without a subscription, the tenth is the last that is free.
+        const allowed = kind === 3 ? [202, 403] : kind === 2 ? [202, 429] : [202];
         expect(allowed, answer.text).toContain(answer.status);
       }
     }
     for (const [i, tenant] of tenants.entries()) {
-      const right = i % 4 === 3 ? 0 : i % 4 === 2 ? 3 : 1 + 4 * 10;
+      const right = i % 4 === 3 ? 10 : i % 4 === 2 ? 3 : 1 + 4 * 10;
       expect(await tasksOf(still, tenant), `tenant ${i}`).toBe(right);
-      expect(await usageOf(still, tenant)).toEqual(right === 0 ? [] : [{ plugin_name: "echo", used: 0, reserved: right }]);
+      expect(await usageOf(still, tenant)).toEqual([{ plugin_name: "echo", used: 0, reserved: right }]);
       const listed = (await tenant.api("GET", "/v1/tasks?limit=100")).body.tasks;
       expect(listed).toHaveLength(right);
     }

@@ -89,8 +89,8 @@ export function isMissingGroup(error: unknown): boolean {
 }
 
 /** Acknowledged entries leave the stream at once: its length is what is not done yet. */
-export async function acknowledge(redis: Redis, stream: string, id: string): Promise<void> {
-  await Promise.all([redis.xack(stream, CONSUMER_GROUP, id), redis.xdel(stream, id)]);
+export async function acknowledge(redis: Redis, stream: string, ids: readonly string[]): Promise<void> {
+  await Promise.all([redis.xack(stream, CONSUMER_GROUP, ...ids), redis.xdel(stream, ...ids)]);
 }
 
 export async function scheduleRetry(redis: Redis, stream: string, entry: Entry, delayMs: number): Promise<void> {

@@ -72,6 +72,22 @@ export function startStreamConsumer(options: ConsumerOptions): StreamConsumer {
   // Halved when the function says that it has too much, raised again with every success.
   let limit = maxInFlight;
 
+  let leaving: { ids: string[]; sent: Promise<void> } | undefined;
+
+  /** Entries that are done in one turn of the event loop leave the stream together. */
+  function acknowledged(id: string): Promise<void> {
+    if (!leaving) {
+      const ids: string[] = [];
+      const sent = new Promise((resolve) => setImmediate(resolve)).then(() => {
+        leaving = undefined;
+        return acknowledge(redis, stream, ids);
+      });
+      leaving = { ids, sent };
+    }
+    leaving.ids.push(id);
+    return leaving.sent;
+  }
+
   async function work(entry: Entry): Promise<void> {
     FAILPOINT: await failpoint("bridge.after_read");
     const traceparent = childOf(traceparentOf(entry.fields.traceparent));
@@ -98,7 +114,7 @@ export function startStreamConsumer(options: ConsumerOptions): StreamConsumer {
     if (verdict.verdict === "aborted") return;
     if (verdict.verdict === "done") {
       limit = Math.min(maxInFlight, limit + 1);
-      await acknowledge(redis, stream, entry.id);
+      await acknowledged(entry.id);
       FAILPOINT: await failpoint("bridge.after_ack");
       return;
     }

@@ -7,6 +7,7 @@ import { opener as db } from "./db.ts";
 import { opener as egress } from "./egress.ts";
 import { opener as embedder } from "./embedder.ts";
 import { opener as keyRing } from "./key-ring.ts";
+import { opener as paymentSystem } from "./payment-system.ts";
 import { opener as platformDb } from "./platform-db.ts";
 import { opener as pluginTrust } from "./plugin-trust.ts";
 import { opener as plugins } from "./plugins.ts";
@@ -27,6 +28,7 @@ export const ALL_OPENERS: Openers = {
   egress,
   embedder,
   keyRing,
+  paymentSystem,
   platformDb,
   plugins,
   pluginTrust,

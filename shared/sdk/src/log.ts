@@ -18,9 +18,17 @@ export interface LogLine {
 
 export type Log = (line: LogLine) => void;
 
+/** Lines of one turn of the event loop leave together: a write to stdout is a system call that waits. */
 export function logToStdout(pluginName: string): Log {
+  let lines = "";
+  const write = () => {
+    if (lines !== "") process.stdout.write(lines);
+    lines = "";
+  };
+  process.once("exit", write);
   return (line) => {
-    process.stdout.write(`${JSON.stringify({ timestamp: new Date().toISOString(), service: `plugin-${pluginName}`, plugin_name: pluginName, ...line })}\n`);
+    if (lines === "") setImmediate(write);
+    lines += `${JSON.stringify({ timestamp: new Date().toISOString(), service: `plugin-${pluginName}`, plugin_name: pluginName, ...line })}\n`;
   };
 }
 

@@ -1,10 +1,9 @@
 /** Gives a plugin its HTTP service, as Knative runs it. The only module of the SDK that reads the environment and listens. */
 import { randomUUID } from "node:crypto";
 import { setMaxListeners } from "node:events";
-import { createServer, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { setTimeout as wait } from "node:timers/promises";
-import { getRequestListener, type HttpBindings } from "@hono/node-server";
-import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
+import { getRequestListener } from "@hono/node-server";
 import { type Context, Hono } from "hono";
 import type { Plugin } from "./define-plugin.ts";
 import { outputTo2 } from "./envelope-versions.ts";
@@ -66,18 +65,26 @@ function portFrom(given: number | undefined): number {
   return port;
 }
 
-function requestIdOf(c: Context): string {
-  const given = c.req.header("aau-request-id") ?? "";
-  return /^[\w-]{1,128}$/.test(given) ? given : `req_${randomUUID()}`;
+function requestIdOf(given: string | string[] | undefined): string {
+  return typeof given === "string" && /^[\w-]{1,128}$/.test(given) ? given : `req_${randomUUID()}`;
+}
+
+const refusal = (code: string, message: string, request_id: string) => ({ error: { code, message, request_id } });
+
+function refuse(incoming: IncomingMessage, outgoing: ServerResponse, status: number, code: string, message: string, headers: Record<string, string> = {}): void {
+  outgoing.writeHead(status, { "content-type": "application/json", ...headers });
+  outgoing.end(JSON.stringify(refusal(code, message, requestIdOf(incoming.headers["aau-request-id"]))));
 }
 
 /** Everything about one running service; `serve` below gives it a socket. */
 class PluginService {
-  readonly app = new Hono<{ Bindings: HttpBindings }>();
+  readonly #app = new Hono();
+  /** All paths but the one that every task takes. */
+  readonly #others = getRequestListener(this.#app.fetch, { overrideGlobalObjects: false });
   readonly #plugin: Plugin;
   readonly #log: Log;
-  readonly #gateways: { llmGatewayUrl: string; scopeGatewayUrl: string; chainGatewayUrl: string };
   readonly #fetch: GuardedFetch;
+  readonly #gateways: { llmGatewayUrl: string; scopeGatewayUrl: string; chainGatewayUrl: string };
   readonly #onEnd: ServeOptions["onEnd"];
   readonly #running = new Map<AbortController, Promise<void>>();
   readonly #totals: Record<OutputEnvelope["status"], number> = { success: 0, partial: 0, failed: 0 };
@@ -96,22 +103,35 @@ class PluginService {
       scopeGatewayUrl,
       chainGatewayUrl: baseUrl("CHAIN_GATEWAY_URL", options.chainGatewayUrl ?? process.env.CHAIN_GATEWAY_URL ?? scopeGatewayUrl),
     };
-    this.app.post("/execute", (c) => this.#answerExecute(c));
-    this.app.get("/manifest", (c) => c.json(plugin.manifest));
-    this.app.get("/health/liveness", (c) => c.text("ok"));
-    this.app.get("/health/readiness", (c) => (this.#isDraining ? c.text("draining", 503) : c.text("ok")));
+    this.#app.get("/manifest", (c) => c.json(plugin.manifest));
+    this.#app.get("/health/liveness", (c) => c.text("ok"));
+    this.#app.get("/health/readiness", (c) => (this.#isDraining ? c.text("draining", 503) : c.text("ok")));
     // 200 in any case: the answer is the report, and readiness is asked elsewhere.
-    this.app.get("/health", async (c) => c.json(await askHealth(plugin)));
-    this.app.get("/metrics", (c) => c.text(this.#metrics(), 200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" }));
-    this.app.notFound((c) => this.#refuse(c, 404, "NOT_FOUND", "There is nothing at this path."));
-    this.app.onError((error, c) => {
-      this.#log({ level: "error", message: "Request failed", error_type: errorType(error), frames: framesOf(error) });
-      return this.#refuse(c, 500, "INTERNAL", "The plugin's server failed.");
+    this.#app.get("/health", async (c) => c.json(await askHealth(plugin)));
+    this.#app.get("/metrics", (c) => c.text(this.#metrics(), 200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" }));
+    const refuse = (c: Context, status: 404 | 500, code: string, message: string) => c.json(refusal(code, message, requestIdOf(c.req.header("aau-request-id"))), status);
+    this.#app.notFound((c) => refuse(c, 404, "NOT_FOUND", "There is nothing at this path."));
+    this.#app.onError((error, c) => {
+      this.#logTrouble(error);
+      return refuse(c, 500, "INTERNAL", "The plugin's server failed.");
     });
   }
 
-  #refuse(c: Context, status: 404 | 413 | 422 | 500 | 503, code: string, message: string, headers: Record<string, string> = {}): Response {
-    return c.json({ error: { code, message, request_id: requestIdOf(c) } }, status, headers);
+  /** What the server is given; never rejects. */
+  readonly answer = (incoming: IncomingMessage, outgoing: ServerResponse): void => {
+    if (incoming.method !== "POST" || !/^\/execute(?:\?|$)/.test(incoming.url ?? "")) {
+      this.#others(incoming, outgoing);
+      return;
+    }
+    this.#answerExecute(incoming, outgoing).catch((error: unknown) => {
+      this.#logTrouble(error);
+      if (outgoing.headersSent) outgoing.destroy();
+      else refuse(incoming, outgoing, 500, "INTERNAL", "The plugin's server failed.");
+    });
+  };
+
+  #logTrouble(error: unknown): void {
+    this.#log({ level: "error", message: "Request failed", error_type: errorType(error), frames: framesOf(error) });
   }
 
   #metrics(): string {
@@ -126,17 +146,17 @@ class PluginService {
     ].join("\n");
   }
 
-  async #answerExecute(c: Context<{ Bindings: HttpBindings }>): Promise<Response> {
-    const { incoming, outgoing } = c.env;
+  /** Without a framework: the platform sends every step of every task here. */
+  async #answerExecute(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
     const headers = readHeaders(incoming.headers);
-    if (!headers.ok) return this.#refuse(c, headers.status, headers.code, headers.message);
+    if (!headers.ok) return refuse(incoming, outgoing, headers.status, headers.code, headers.message);
     const input = await readInput(incoming, incoming.headers["content-length"]);
     // What is left of a refused body would be read as the next request.
-    if (!input.ok) return this.#refuse(c, input.status, input.code, input.message, input.status === 413 ? { connection: "close" } : {});
+    if (!input.ok) return refuse(incoming, outgoing, input.status, input.code, input.message, input.status === 413 ? { connection: "close" } : {});
 
     // Asked after the body has come in, for the drain may have begun meanwhile.
     if (this.#isDraining) {
-      return this.#refuse(c, 503, "PLUGIN_UNAVAILABLE", "The plugin's process is being stopped.", { "retry-after": "1", connection: "close" });
+      return refuse(incoming, outgoing, 503, "PLUGIN_UNAVAILABLE", "The plugin's process is being stopped.", { "retry-after": "1", connection: "close" });
     }
 
     const stop = new AbortController();
@@ -144,10 +164,9 @@ class PluginService {
       if (!outgoing.writableFinished) stop.abort(new Stopped("gone", "the platform hung up"));
     };
     outgoing.once("close", onClose);
-    const run = this.#run(outgoing, input.value, headers.value, requestIdOf(c), stop.signal).finally(() => this.#running.delete(stop));
+    const run = this.#run(outgoing, input.value, headers.value, requestIdOf(incoming.headers["aau-request-id"]), stop.signal).finally(() => this.#running.delete(stop));
     this.#running.set(stop, run);
     await run;
-    return RESPONSE_ALREADY_SENT;
   }
 
   /** Writes to the socket itself: the events of one turn of the event loop leave together, at its end, and the last one ends the answer. */
@@ -246,7 +265,7 @@ class PluginService {
  */
 export async function serve(plugin: Plugin, options: ServeOptions = {}): Promise<PluginServer> {
   const service = new PluginService(plugin, options);
-  const server = createServer(CONNECTION_LIMITS, getRequestListener(service.app.fetch, { overrideGlobalObjects: false }));
+  const server = createServer(CONNECTION_LIMITS, service.answer);
   server.maxHeadersCount = 100;
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);

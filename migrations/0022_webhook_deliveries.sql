@@ -12,11 +12,11 @@ CREATE FUNCTION enqueue_task_event(p_tenant uuid, p_type text, p_task uuid, p_da
   SELECT coalesce(array_agg(m.webhook_id) FILTER (WHERE m.status = 'pending'), '{}') FROM made m
 $$;
 
--- As in 0006, with the deliveries of the tenants' endpoints: written with the end of the task, or not at all. Returns the endpoints to ring for.
+-- As in 0019, with the deliveries of the tenants' endpoints: written with the end of the task, or not at all. Returns the endpoints to ring for.
 DROP FUNCTION finish_task(tasks, text, jsonb, jsonb, jsonb);
 DROP FUNCTION finish_tasks(task_end[]);
 CREATE FUNCTION finish_tasks(p_ends task_end[]) RETURNS uuid[] LANGUAGE plpgsql AS $$
-DECLARE v_rings uuid[];
+DECLARE v_day date := (now() AT TIME ZONE 'UTC')::date; v_rings uuid[];
 BEGIN
   -- An open call of an executor that is gone really may have happened: it stays listed, and is billed to nobody. It is closed before the
   -- sums are read: one that its gateway closes, and pays, in this moment counts.
@@ -24,14 +24,23 @@ BEGIN
     WHERE c.task_id = e.task_id AND CASE c.state WHEN 'started' THEN true END;
 
   WITH was AS (
-    SELECT t.id, t.tenant_id, t.user_id, t.plugin_name, t.plan, t.environment, t.reserved_period, t.routing_method, t.overage, t.attempt, t.event_seq,
-        e.status, e.status IN ('success', 'partial') AS is_done, e.result, e.error,
+    SELECT t.id, t.tenant_id, t.user_id, t.api_key_id, t.plugin_name, t.plan, jsonb_array_length(t.plan) AS steps, t.fallbacks, t.environment, t.reserved_period,
+        t.routing_method, t.attempt, t.event_seq, e.status, e.status IN ('success', 'partial') AS is_done, e.result, e.error,
         e.events || jsonb_build_array(jsonb_build_object('type', 'finished', 'data', jsonb_build_object('status', e.status))) AS events
       FROM unnest(p_ends) e JOIN tasks t ON t.id = e.task_id
+  ), called AS (
+    -- A failed call costs the tenant nothing; what the provider counted of it, and the ceiling of one whose outcome is unknown, are the platform's.
+    SELECT c.task_id, c.step, c.model, c.price_version, max(c.plugin_name) AS plugin_name, count(*) FILTER (WHERE c.state = 'done') AS done,
+        coalesce(sum(c.input_tokens) FILTER (WHERE c.state = 'done'), 0) AS input_tokens, coalesce(sum(c.output_tokens) FILTER (WHERE c.state = 'done'), 0) AS output_tokens,
+        coalesce(sum(c.cache_write_tokens) FILTER (WHERE c.state = 'done'), 0) AS cache_write_tokens, coalesce(sum(c.cache_read_tokens) FILTER (WHERE c.state = 'done'), 0) AS cache_read_tokens,
+        coalesce(sum(c.cost_micro_usd) FILTER (WHERE c.state = 'done'), 0) AS cost, coalesce(sum(c.cost_micro_usd) FILTER (WHERE c.state = 'failed'), 0) AS lost,
+        count(*) FILTER (WHERE c.state = 'unknown')::int AS unknown_calls,
+        coalesce(sum(CASE WHEN c.usage IS NULL THEN c.ceiling_micro_usd ELSE c.cost_micro_usd END) FILTER (WHERE c.state = 'unknown'), 0) AS unknown_cost
+      FROM unnest(p_ends) e JOIN llm_calls c ON c.task_id = e.task_id GROUP BY c.task_id, c.step, c.model, c.price_version
   ), paid AS (
     SELECT c.task_id, c.step, max(c.plugin_name) AS plugin_name, max(c.model) AS model, sum(c.input_tokens) AS input_tokens, sum(c.output_tokens) AS output_tokens,
-        sum(c.cache_write_tokens + c.cache_read_tokens) AS cache_tokens, sum(c.cost_micro_usd) AS cost
-      FROM unnest(p_ends) e JOIN llm_calls c ON c.task_id = e.task_id WHERE CASE c.state WHEN 'done' THEN true END GROUP BY c.task_id, c.step
+        sum(c.cache_write_tokens + c.cache_read_tokens) AS cache_tokens, sum(c.cost) AS cost
+      FROM called c WHERE c.done > 0 GROUP BY c.task_id, c.step
   ), ended AS (
     UPDATE tasks t SET status = w.status, result = w.result, error = w.error, completed_at = now(), lease_until = NULL, next_ring_at = NULL, reserved_period = NULL,
         context = NULL, command_embedding = NULL, command_embedding_model = NULL,
@@ -39,31 +48,42 @@ BEGIN
         cost_micro_usd = coalesce((SELECT sum(p.cost) FROM paid p WHERE p.task_id = w.id), 0),
         event_seq = w.event_seq + jsonb_array_length(w.events)
       FROM was w WHERE t.id = w.id
+  ), kept AS (
+    -- Each step holds one execution of its plugin, whatever became of it, and one of its fallback where that was asked.
+    SELECT k.*, CASE WHEN k.sandbox THEN 'sandbox' ELSE k.environment END AS counted_as, CASE WHEN k.sandbox THEN sandbox_period() ELSE k.period END AS counted_in,
+        row_number() OVER (PARTITION BY k.tenant_id, k.plugin, k.sandbox, k.environment, k.period ORDER BY k.is_used DESC, k.id, k.step) AS n
+      FROM (
+        SELECT w.id, w.tenant_id, w.environment, w.plan->0->>'id' AS step, w.plugin_name AS plugin, w.reserved_period AS period, w.is_done AS is_used,
+            coalesce((w.plan->0->>'sandbox')::boolean, false) AS sandbox
+          FROM was w WHERE w.reserved_period IS NOT NULL AND w.steps = 1 AND w.fallbacks IS NULL
+        UNION ALL
+        SELECT w.id, w.tenant_id, w.environment, p.id, p.plugin, w.reserved_period, coalesce(w.is_done AND s.status IN ('success', 'partial') AND s.plugin_name = p.plugin, false),
+            coalesce(p.sandbox, false)
+          FROM was w CROSS JOIN jsonb_to_recordset(w.plan) AS p(id text, plugin text, sandbox boolean) LEFT JOIN task_steps s ON s.task_id = w.id AND s.step = p.id
+          WHERE w.reserved_period IS NOT NULL AND (w.steps > 1 OR w.fallbacks IS NOT NULL)
+        UNION ALL
+        SELECT w.id, w.tenant_id, w.environment, f.key, f.value->>'plugin', (f.value->>'period')::date,
+            coalesce(w.is_done AND s.status IN ('success', 'partial') AND s.plugin_name = f.value->>'plugin', false), false
+          FROM was w CROSS JOIN jsonb_each(w.fallbacks) f LEFT JOIN task_steps s ON s.task_id = w.id AND s.step = f.key
+          WHERE w.reserved_period IS NOT NULL AND w.fallbacks IS NOT NULL AND f.value ? 'period'
+      ) k
   ), held AS (
-    SELECT r.* FROM (
-        SELECT o.tenant_id, o.plugin_name, o.environment, o.reserved_period, count(*)::int AS reserved, (count(*) FILTER (WHERE o.is_used))::int AS used FROM (
-            SELECT w.tenant_id, w.plugin_name, w.environment, w.reserved_period, w.is_done AS is_used
-              FROM was w WHERE w.reserved_period IS NOT NULL AND jsonb_array_length(w.plan) = 1
-            UNION ALL
-            -- Of several steps each holds one execution of its plugin, whatever became of it.
-            SELECT w.tenant_id, p.plugin, w.environment, w.reserved_period, w.is_done AND s.status IN ('success', 'partial')
-              FROM was w CROSS JOIN jsonb_to_recordset(w.plan) AS p(id text, plugin text) LEFT JOIN task_steps s ON s.task_id = w.id AND s.step = p.id
-              WHERE w.reserved_period IS NOT NULL AND jsonb_array_length(w.plan) > 1
-          ) o GROUP BY o.tenant_id, o.plugin_name, o.environment, o.reserved_period
+    SELECT r.*, u.used AS used_before, u.quota_limit, u.overage_enabled FROM (
+        SELECT k.tenant_id, k.plugin, k.counted_as, k.counted_in, count(*)::int AS reserved, (count(*) FILTER (WHERE k.is_used))::int AS used
+          FROM kept k GROUP BY k.tenant_id, k.plugin, k.counted_as, k.counted_in
       ) r
-      JOIN usage_periods u ON u.tenant_id = r.tenant_id AND u.plugin_name = r.plugin_name AND u.environment = r.environment AND u.period_start = r.reserved_period
-      ORDER BY r.tenant_id, r.plugin_name, r.environment, r.reserved_period FOR NO KEY UPDATE OF u
+      JOIN usage_periods u ON u.tenant_id = r.tenant_id AND u.plugin_name = r.plugin AND u.environment = r.counted_as AND u.period_start = r.counted_in
+      ORDER BY r.tenant_id, r.plugin, r.counted_as, r.counted_in FOR NO KEY UPDATE OF u
   ), returned AS (
     UPDATE usage_periods u SET reserved = u.reserved - h.reserved, used = u.used + h.used
-      FROM held h WHERE u.tenant_id = h.tenant_id AND u.plugin_name = h.plugin_name AND u.environment = h.environment AND u.period_start = h.reserved_period
+      FROM held h WHERE u.tenant_id = h.tenant_id AND u.plugin_name = h.plugin AND u.environment = h.counted_as AND u.period_start = h.counted_in
   ), billed AS (
     INSERT INTO execution_events (tenant_id, plugin_name, plugin_version, task_id, step, attempt, environment, actor_ref, status, model, tokens_used,
         input_tokens, output_tokens, cache_tokens, latency_ms, cost_micro_usd, routing_method, envelope_version, billable, overage)
       SELECT w.tenant_id, d.plugin_name, d.plugin_version, w.id, d.step, coalesce(d.attempt, w.attempt), w.environment, w.user_id::text, d.status, d.model,
           d.input_tokens + d.output_tokens + d.cache_tokens, d.input_tokens, d.output_tokens, d.cache_tokens, d.latency_ms, d.cost, w.routing_method, '1.0',
-          d.status IN ('success', 'partial') AND w.is_done AND w.environment = 'live',
-          -- Admission marks the steps of a plan that are over their plugin's quota.
-          CASE WHEN jsonb_array_length(w.plan) > 1 THEN jsonb_path_exists(w.plan, '$[*] ? (@.id == $id && @.overage == true)', jsonb_build_object('id', d.step)) ELSE w.overage END
+          d.status IN ('success', 'partial') AND w.is_done AND w.environment = 'live' AND NOT coalesce(k.sandbox, false),
+          coalesce(k.is_used AND k.environment = 'live' AND h.overage_enabled AND h.used_before + k.n > h.quota_limit, false)
         FROM was w JOIN (
           -- What ran, with what it paid; and what paid and never came to an end.
           SELECT s.task_id, s.step, s.plugin_name, s.plugin_version, s.attempt, s.status, coalesce(s.latency_ms, 0) AS latency_ms, p.model,
@@ -74,7 +94,39 @@ BEGIN
           SELECT p.task_id, p.step, p.plugin_name, '', NULL, 'failed', 0, p.model, p.input_tokens, p.output_tokens, p.cache_tokens, p.cost
             FROM paid p WHERE NOT EXISTS (SELECT FROM task_steps s WHERE s.task_id = p.task_id AND s.step = p.step)
         ) d ON d.task_id = w.id
+        LEFT JOIN kept k ON k.id = w.id AND k.step = d.step AND k.plugin = d.plugin_name
+        LEFT JOIN held h ON h.tenant_id = k.tenant_id AND h.plugin = k.plugin AND h.counted_as = k.counted_as AND h.counted_in = k.counted_in
       ON CONFLICT (task_id, step) DO NOTHING
+      RETURNING tenant_id, plugin_name, task_id, step, environment, billable, overage
+  ), counted AS (
+    INSERT INTO usage_days AS y (tenant_id, day, plugin_name, environment, api_key_id, model, price_version, executions, billable, overage, input_tokens, output_tokens,
+        cache_write_tokens, cache_read_tokens, cost_micro_usd, unbilled_tokens, unbilled_micro_usd, unknown_calls, unknown_micro_usd)
+      SELECT s.tenant_id, v_day, s.plugin_name, s.environment, s.api_key_id, s.model, s.price_version,
+          sum(s.is_first), sum(CASE WHEN s.billable THEN s.is_first ELSE 0 END), sum(CASE WHEN s.overage THEN s.is_first ELSE 0 END),
+          coalesce(sum(s.input_tokens) FILTER (WHERE s.billable), 0), coalesce(sum(s.output_tokens) FILTER (WHERE s.billable), 0),
+          coalesce(sum(s.cache_write_tokens) FILTER (WHERE s.billable), 0), coalesce(sum(s.cache_read_tokens) FILTER (WHERE s.billable), 0),
+          coalesce(sum(s.cost) FILTER (WHERE s.billable), 0),
+          coalesce(sum(s.input_tokens + s.output_tokens + s.cache_write_tokens + s.cache_read_tokens) FILTER (WHERE NOT s.billable), 0),
+          coalesce(sum(s.cost) FILTER (WHERE NOT s.billable), 0) + coalesce(sum(s.lost), 0), coalesce(sum(s.unknown_calls), 0), coalesce(sum(s.unknown_cost), 0)
+        FROM (
+          SELECT b.tenant_id, b.plugin_name, b.environment, w.api_key_id, b.billable, b.overage, c.model, c.price_version, c.input_tokens, c.output_tokens, c.cache_write_tokens,
+              c.cache_read_tokens, c.cost, c.lost, c.unknown_calls, c.unknown_cost,
+              (row_number() OVER (PARTITION BY b.task_id, b.step ORDER BY c.cost DESC NULLS LAST, c.model, c.price_version) = 1)::int AS is_first
+            FROM billed b JOIN was w ON w.id = b.task_id LEFT JOIN called c ON c.task_id = b.task_id AND c.step = b.step
+          UNION ALL
+          SELECT w.tenant_id, c.plugin_name, w.environment, w.api_key_id, false, false, c.model, c.price_version, 0, 0, 0, 0, 0, c.lost, c.unknown_calls, c.unknown_cost, 0
+            FROM called c JOIN was w ON w.id = c.task_id
+            WHERE c.lost + c.unknown_calls > 0 AND NOT EXISTS (SELECT FROM billed b WHERE b.task_id = c.task_id AND b.step = c.step)
+        ) s
+        GROUP BY s.tenant_id, s.plugin_name, s.environment, s.api_key_id, s.model, s.price_version
+        ORDER BY s.tenant_id, s.plugin_name, s.environment, s.api_key_id, s.model, s.price_version
+      ON CONFLICT (tenant_id, day, plugin_name, environment, api_key_id, model, price_version) WHERE invoice_id IS NULL DO UPDATE SET
+        executions = y.executions + EXCLUDED.executions, billable = y.billable + EXCLUDED.billable, overage = y.overage + EXCLUDED.overage,
+        input_tokens = y.input_tokens + EXCLUDED.input_tokens, output_tokens = y.output_tokens + EXCLUDED.output_tokens,
+        cache_write_tokens = y.cache_write_tokens + EXCLUDED.cache_write_tokens, cache_read_tokens = y.cache_read_tokens + EXCLUDED.cache_read_tokens,
+        cost_micro_usd = y.cost_micro_usd + EXCLUDED.cost_micro_usd, unbilled_tokens = y.unbilled_tokens + EXCLUDED.unbilled_tokens,
+        unbilled_micro_usd = y.unbilled_micro_usd + EXCLUDED.unbilled_micro_usd, unknown_calls = y.unknown_calls + EXCLUDED.unknown_calls,
+        unknown_micro_usd = y.unknown_micro_usd + EXCLUDED.unknown_micro_usd
   ), noted AS (
     INSERT INTO task_events (task_id, seq, tenant_id, type, data, at)
       SELECT w.id, w.event_seq + e.ordinality, w.tenant_id, e.value->>'type', e.value->'data', coalesce((e.value->>'at')::timestamptz, now())

@@ -49,14 +49,12 @@ END $$;
 
 -- Puts a pending task into the queue with the plan of one of its candidates, counted from 0: `answered`; `answered_before` (with this very candidate),
 -- `not_pending`, `too_late`, `not_subscribed`, `quota_exceeded` (these two name the plugin): then nothing is written. No row: unknown to this
--- tenant. Of two answers at once the second waits for the row and finds what the first has made of it. The reservation is that of admit_plan.
+-- tenant. Of two answers at once the second waits for the row and finds what the first has made of it. The reservation is reserve_plan's.
 DROP FUNCTION answer_task(uuid, uuid, text, jsonb);
 CREATE FUNCTION answer_task(p_tenant uuid, p_id uuid, p_choice int, p_plugin text, p_plan jsonb)
 RETURNS TABLE (outcome text, traceparent text, plugin text, quota_limit int) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
-DECLARE
-  t tasks; w record; v_total int; v_over int; v_overs jsonb := '{}'; v_plan jsonb; v_deadline timestamptz; v_refused text;
-  v_period date := date_trunc('month', now() AT TIME ZONE 'UTC')::date;
+DECLARE t tasks; v_reserved record; v_deadline timestamptz; v_refused text; v_period date := date_trunc('month', now() AT TIME ZONE 'UTC')::date;
 BEGIN
   PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
   SELECT * INTO t FROM tasks WHERE id = p_id AND tenant_id = p_tenant FOR NO KEY UPDATE;
@@ -72,41 +70,16 @@ BEGIN
     RETURN QUERY SELECT v_refused, t.traceparent, NULL::text, NULL::int;
     RETURN;
   END IF;
-  SELECT * INTO w FROM plan_quota(p_tenant, t.environment, v_period, p_plan) q WHERE NOT q.subscribed LIMIT 1;
-  IF FOUND THEN
-    RETURN QUERY SELECT 'not_subscribed', t.traceparent, w.plugin, NULL::int;
+  SELECT * INTO v_reserved FROM reserve_plan(p_tenant, t.environment, v_period, p_plan);
+  IF v_reserved.refused IS NOT NULL THEN
+    RETURN QUERY SELECT v_reserved.refused, t.traceparent, v_reserved.plugin, v_reserved.quota_limit;
     RETURN;
   END IF;
 
-  -- All of this block or nothing: what an earlier plugin had reserved goes back when a later one has no room.
-  BEGIN
-    FOR w IN SELECT * FROM plan_quota(p_tenant, t.environment, v_period, p_plan) LOOP
-      v_total := NULL;
-      IF w.quota_limit IS NULL OR w.overage_enabled OR w.steps <= w.quota_limit THEN
-        INSERT INTO usage_periods AS u (tenant_id, plugin_name, environment, period_start, reserved)
-          VALUES (p_tenant, w.plugin, t.environment, v_period, w.steps)
-          ON CONFLICT (tenant_id, plugin_name, environment, period_start) DO UPDATE SET reserved = u.reserved + w.steps
-            WHERE w.quota_limit IS NULL OR w.overage_enabled OR u.used + u.reserved + w.steps <= w.quota_limit
-          RETURNING u.used + u.reserved INTO v_total;
-      END IF;
-      IF v_total IS NULL THEN RAISE EXCEPTION USING ERRCODE = 'AAU01'; END IF;
-      v_over := greatest(0, least(w.steps, coalesce(v_total - w.quota_limit, 0)));
-      IF v_over > 0 THEN v_overs := v_overs || jsonb_build_object(w.plugin, v_over); END IF;
-    END LOOP;
-  EXCEPTION WHEN SQLSTATE 'AAU01' THEN
-    RETURN QUERY SELECT 'quota_exceeded', t.traceparent, w.plugin, w.quota_limit;
-    RETURN;
-  END;
-
-  -- The last steps of a plugin are those over its quota; of one step the task itself says it.
-  v_plan := CASE WHEN v_overs = '{}' OR jsonb_array_length(p_plan) = 1 THEN p_plan ELSE (
-    SELECT jsonb_agg(CASE WHEN s.rank <= coalesce((v_overs->>(s.step->>'plugin'))::int, 0) THEN s.step || '{"overage": true}' ELSE s.step END ORDER BY s.place)
-    FROM (SELECT e.value AS step, e.ordinality AS place, row_number() OVER (PARTITION BY e.value->>'plugin' ORDER BY e.ordinality DESC) AS rank
-          FROM jsonb_array_elements(p_plan) WITH ORDINALITY e) s) END;
   -- The time in which an answer was awaited is not taken from the plugin, unless the caller named the hour.
   v_deadline := coalesce(now() + (t.input_request->>'run_ms')::int * interval '1 millisecond', t.deadline);
-  UPDATE tasks SET status = 'queued', plugin_name = p_plugin, plan = v_plan, routing_method = 'clarified', routing_confidence = 1, reserved_period = v_period,
-      overage = v_overs <> '{}', input_request = input_request || jsonb_build_object('chosen', p_choice),
+  UPDATE tasks SET status = 'queued', plugin_name = p_plugin, plan = v_reserved.plan, routing_method = 'clarified', routing_confidence = 1, reserved_period = v_period,
+      overage = v_reserved.overage, input_request = input_request || jsonb_build_object('chosen', p_choice),
       deadline = v_deadline, next_ring_at = least(now() + interval '10 seconds', v_deadline), event_seq = event_seq + 1
     WHERE id = p_id;
   INSERT INTO task_events (task_id, seq, tenant_id, type, data) VALUES (p_id, t.event_seq + 1, p_tenant, 'answered', jsonb_build_object('plugin', p_plugin));
