@@ -81,6 +81,8 @@ if (!way) throw new Error(`EVIL must be one of ${Object.keys(WAYS).join(", ")}`)
 
 createServer(async (request, response) => {
   response.on("error", () => {});
+  // It is routable only after it has said that it is well: that is not the wrong that it does.
+  if (request.url === "/health") return response.end('{"status":"healthy","components":{}}');
   if (request.url !== "/execute") return response.end("ok");
   const chunks = [];
   for await (const chunk of request) chunks.push(chunk);

@@ -126,7 +126,15 @@ export async function startTestPlatform({ plugins = [], env: extra = {}, withBri
     return answer;
   }
 
-  const register = async (plugin: Plugin, endpoint: string) => void (await internal("POST", "/internal/registry/register", { manifest: plugin.manifest, endpoint }));
+  /** Routable in any case, also where nobody listens: what becomes of such a plugin's tasks is what some tests are about. */
+  async function register(plugin: Plugin, endpoint: string): Promise<void> {
+    const announce = () => internal("POST", "/internal/registry/register", { manifest: plugin.manifest, endpoint });
+    const said: unknown = await (await announce()).json();
+    if (typeof said !== "object" || said === null || !("status" in said) || said.status !== "pending") return;
+    await db.platform((tx) => tx.updateTable("plugin_versions").set({ status: "active" }).where("status", "=", "pending").where("endpoint", "=", endpoint).execute());
+    // The version is known now, so that this tells everybody of it.
+    await announce();
+  }
   for (const plugin of plugins) {
     const service = await serve(plugin, {
       port: 0,
