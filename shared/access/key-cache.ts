@@ -1,5 +1,5 @@
 /**
- * The cache of keys in Redis. An entry carries its tenant's access generation (migrations/0018) and counts for nothing once Redis knows of a
+ * The cache of keys in Redis. An entry carries its tenant's access generation (migrations/0016) and counts for nothing once Redis knows of a
  * newer one, or of none: then PostgreSQL is asked. Whoever changes what a key may do commits, tells Redis the new generation, and only then
  * answers; after that no request is let in by what was cached, or read, before.
  *
