@@ -85,7 +85,7 @@ CREATE FUNCTION erasure_subject(p_owner_tenant uuid, p_user uuid) RETURNS text L
 CREATE FUNCTION refuse_erased_subject() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF EXISTS (SELECT FROM erasure_requests e WHERE e.user_id = NEW.user_id) THEN
-    RAISE EXCEPTION 'the data of this user is being erased' USING ERRCODE = 'AAU02';
+    RAISE EXCEPTION 'the data of this user is being erased' USING ERRCODE = 'AAU03';
   END IF;
   RETURN NULL;
 END $$;

@@ -135,7 +135,7 @@ export function sqlState(error: unknown): string | null {
 }
 
 /** A trigger's word: the data of this user is being erased, and nothing begins for them any more. Their keys are revoked. */
-const SUBJECT_ERASED = "AAU02";
+const SUBJECT_ERASED = "AAU03";
 
 /** Serialization failure and deadlock: PostgreSQL rolled the transaction back, so the whole of it may run again. */
 const LOST_RACE = new Set(["40001", "40P01"]);

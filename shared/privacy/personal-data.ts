@@ -279,7 +279,7 @@ export interface RedisFamily {
 
 /** Every family of keys; the names of streams and channels carry no content, nor do their entries. */
 export const REDIS_FAMILIES: readonly RedisFamily[] = [
-  { name: "auth", pattern: /^auth:[0-9a-f]{64}$/, holds: "ids of a key, its tenant and user, and scopes", maxTtlSec: 600, erasure: "overwritten" },
+  { name: "auth", pattern: /^auth:[0-9a-f]{64}$/, holds: "ids of a key, its tenant and user, and scopes", maxTtlSec: 600, erasure: "deleted" },
   { name: "authgen", pattern: /^authgen:[0-9a-f-]{36}$/, holds: "a number", maxTtlSec: 900, erasure: "nothing personal" },
   { name: "auth:epoch", pattern: /^auth:epoch$/, holds: "a number", maxTtlSec: null, erasure: "nothing personal" },
   { name: "rate", pattern: /^rate:/, holds: "times of a tenant's requests", maxTtlSec: 60, erasure: "nothing personal" },

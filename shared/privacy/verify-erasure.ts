@@ -6,7 +6,7 @@ import type { Redis } from "ioredis";
 import { sql } from "kysely";
 import type { PlatformDb, Tx } from "../db/database.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
-import { cacheKeys } from "./erase-caches.ts";
+import { admissionKeys, cacheKeys } from "./erase-caches.ts";
 import { objectsOfSubject } from "./erase-objects.ts";
 import { countLeft, TASK_TABLES, USER_TABLES } from "./erase-rows.ts";
 import { type Counts, type ErasureClaim, eraseBatch } from "./erasure-ledger.ts";
@@ -45,9 +45,6 @@ export async function searchLeftovers({ db, redis, storage }: { db: PlatformDb; 
 
 /** Cached keys of the subject that would still be let in. */
 async function countAdmissions(db: PlatformDb, redis: Redis, claim: ErasureClaim): Promise<number> {
-  const keys = await eraseBatch(db, claim, async (tx) => ({
-    result: await tx.selectFrom("api_keys").select("key_hash").where("tenant_id", "=", claim.tenantId).where("user_id", "=", claim.userId).execute(),
-  }));
-  const entries = await Promise.all(keys.map(({ key_hash }) => redis.get(`auth:${key_hash}`)));
+  const entries = await Promise.all((await admissionKeys(db, claim)).map((key) => redis.get(key)));
   return entries.filter((entry) => entry?.includes(claim.userId)).length;
 }

@@ -55,12 +55,7 @@ async function publish(
     capabilities,
     dependencies: Object.entries(dependencies).map(([dependency, range]) => ({ name: dependency, version: range })),
   };
-  const answer = await fetch(`${platform.internalUrl}/internal/registry/register`, {
-    method: "POST",
-    headers: { authorization: `Bearer ${platform.serviceToken}`, "content-type": "application/json" },
-    body: JSON.stringify({ manifest, endpoint: "http://127.0.0.1:9" }),
-  });
-  if (answer.status >= 300) throw new Error(await answer.text());
+  await platform.register({ ...walker, manifest }, "http://127.0.0.1:9");
   for (const tenant of subscribers) {
     await platform.db.platform((tx) =>
       tx
@@ -479,7 +474,7 @@ it("a dry run of a command that may be for several plugins shows the question, a
     await expectNothingWritten(asking.env.DATABASE_URL ?? "", async () => {
       const { status, body } = await dryRun(tenant, { command: "Say it" });
       expect([status, body.status]).toEqual([200, "pending"]);
-      const offer = (plugin: string, subscribed: boolean) => ({ plugin, description: expect.any(String), confidence: expect.any(Number), subscribed });
+      const offer = (plugin: string, subscribed: boolean) => ({ plugin, plugins: [plugin], description: expect.any(String), confidence: expect.any(Number), subscribed });
       expect(body.input_request.question).toContain("echo");
       expect(body.input_request.candidates).toEqual(expect.arrayContaining([offer("echo", true), offer("filer", false)]));
     });
