@@ -115,7 +115,7 @@ export async function beginChainedStep(
     leaseToken: capability.lease,
     attempt: capability.attempt,
     handBacks: 0,
-    deadlineAtMs: Date.now() + Math.max(leftMs, 0),
+    deadlineAtMs: Math.floor(performance.now()) + Math.max(leftMs, 0),
     steps: [step],
     finished: [],
     due: null,

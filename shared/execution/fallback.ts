@@ -1,9 +1,6 @@
 /**
- * The plugin that stands in for another one, as the other's manifest names it.
- *
- * Two books say two things of such an execution, on purpose. The meter (`execution_events`) names the plugin that ran. The quota stays with the
- * plugin that was asked for: its execution was reserved when the task was admitted, a fallback's quota that is used up must not fail a task in
- * the middle, and a caller who never asked for the fallback must not find its quota smaller.
+ * The plugin that stands in for another one, as the other's manifest names it. The execution is the fallback's, in the meter and in the quota: it is
+ * reserved on the fallback's own row when it is first needed, and the first plugin's reservation goes back at the end.
  */
 import * as v from "valibot";
 import type { TenantDb } from "../db/database.ts";
@@ -14,7 +11,7 @@ const Row = v.object({ plugin: v.string(), version: v.string(), endpoint: v.stri
 
 /**
  * The step for the fallback, at the version that the task is locked to from its first use on. Null: the manifest names none, the
- * tenant is not subscribed to it, no version of it is live, or the lease is lost.
+ * tenant is not subscribed to it or has used up its quota, no version of it is live, or the lease is lost.
  */
 export async function fallbackOf(db: TenantDb, claim: Claim, step: ClaimedStep): Promise<ClaimedStep | null> {
   const { fallback } = step.manifest;
