@@ -30,7 +30,7 @@ const bytes = (...parts: (string | number[])[]) => new Uint8Array(Buffer.concat(
 const WRONG_TYPES: unknown[] = [null, true, 0, -1, 1.5, 1e308, "", "text", [], [[]], [{}], { a: 1 }];
 
 /** Functions whose sample names, in its address, what is not there in another way than an id is not. */
-const SAMPLE_NAMES: Record<string, ErrorCode> = { "secret-put": "INVALID_INPUT", "erasure-request": "NOT_FOUND" };
+const SAMPLE_NAMES: Record<string, ErrorCode> = { "secret-put": "INVALID_INPUT", "erasure-request": "NOT_FOUND", "subscription-create": "NOT_FOUND" };
 
 describe.each(byName(GUARDED.filter((fn) => fn.body)))("%s", (_, fn) => {
   const { method } = addressOf(fn);

@@ -237,7 +237,7 @@ export class Execution {
         token: runtime.chainToken,
         taskId: input.task_id,
         countOccurrence: (key) => execution.#countOccurrence(key),
-        timeLeftMs: () => Math.max(0, Math.round(this.#parts.deadlineAt - Date.now())),
+        timeLeftMs: () => Math.max(0, Math.round(this.#parts.deadlineAt - performance.now())),
         onUsed: (tokens) => {
           execution.tokensUsed += tokens;
         },
