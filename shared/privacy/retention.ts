@@ -9,7 +9,7 @@ import { failpoint } from "../failpoint.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 import { emptyContent, TASK_TABLES } from "./erase-rows.ts";
 
-export const RETENTION = { contentDays: 90, turnDays: 90, keyDays: 90, taskMonths: 13, idempotencyHours: 24, billingYears: 7, orphanHours: 24 } as const;
+export const RETENTION = { contentDays: 90, turnDays: 90, keyDays: 90, taskMonths: 13, idempotencyHours: 24, billingYears: 7, orphanHours: 24, deliveryDays: 30 } as const;
 
 const BATCH = 200;
 const ROWS = 1_000;
@@ -30,6 +30,15 @@ export const PURGES: Readonly<Record<string, Purge>> = {
       affected(
         sql`DELETE FROM idempotency_keys WHERE ctid IN (SELECT ctid FROM idempotency_keys WHERE created_at < now() - ${RETENTION.idempotencyHours} * interval '1 hour'
           ORDER BY created_at LIMIT ${ROWS} FOR UPDATE SKIP LOCKED)`.execute(tx),
+      ),
+    ),
+  // Their attempts go with them.
+  "webhook deliveries": ({ db }) =>
+    db.platform((tx) =>
+      affected(
+        sql`DELETE FROM webhook_deliveries WHERE id IN (SELECT d.id FROM tenants t CROSS JOIN LATERAL (
+            SELECT k.id FROM webhook_deliveries k WHERE k.tenant_id = t.id AND k.created_at < now() - ${RETENTION.deliveryDays} * interval '1 day' ORDER BY k.created_at LIMIT ${ROWS}
+          ) d LIMIT ${ROWS})`.execute(tx),
       ),
     ),
   tasks: ({ db }) => db.platform(purgeTasks),

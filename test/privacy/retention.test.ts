@@ -122,6 +122,17 @@ describe("retention", () => {
     expect((await client.query("SELECT key FROM idempotency_keys WHERE tenant_id = $1", [tenant.tenantId])).rows).toEqual([{ key: "after-23" }]);
   });
 
+  it("forgets what webhooks were told after a month", async () => {
+    await client.query(
+      "INSERT INTO webhooks (id, tenant_id, url, events, secret, secret_key_id) VALUES (gen_random_uuid(), $1, 'https://hooks.aau.io/', '{quota.warning}', '', 'k1')",
+      [tenant.tenantId],
+    );
+    for (const key of ["old", "new"]) await client.query("SELECT enqueue_webhook_event($1, 'quota.warning', $2, '{}')", [tenant.tenantId, key]);
+    await client.query("UPDATE webhook_deliveries SET created_at = now() - interval '31 days' WHERE tenant_id = $1 AND event_key = 'old'", [tenant.tenantId]);
+    await purge();
+    expect((await client.query("SELECT event_key FROM webhook_deliveries WHERE tenant_id = $1", [tenant.tenantId])).rows).toEqual([{ event_key: "new" }]);
+  });
+
   it("lets old turns of a conversation go and the later ones be read as before, and ends those of which none is left", async () => {
     const { tenantId, userId } = tenant;
     for (const name of ["goes-on", "ended"]) for (const command of ["old", "new"]) await append(platform.db, { tenantId, userId, name, command, result: command });
