@@ -42,6 +42,7 @@ describe("the result of several steps", () => {
     expect([status, error]).toEqual(["success", null]);
     expect(result).toEqual({
       deprecation_warning: null,
+      migration_guide_url: null,
       result: "## a (plugin-a)\n\ntext\n\n## b (plugin-b)\n\nmore\n\n## c (plugin-c)\n\ntext",
       data: {
         steps: {
