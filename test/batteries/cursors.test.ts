@@ -10,6 +10,9 @@ const LISTS = GUARDED.filter((fn) => (operationOf(fn).parameters ?? []).some((p)
 let platform: TestPlatform;
 let own: TestTenant;
 let foreign: TestTenant;
+/** Each tenant's endpoint, with deliveries of its own to list. */
+const webhooks = new Map<TestTenant, string>();
+const listOf = (tenant: TestTenant, fn: (typeof LISTS)[number]) => pathOf(fn, () => webhooks.get(tenant) ?? "");
 beforeAll(async () => {
   platform = await startTestPlatform({ plugins: [echo], withBridge: false });
   [own, foreign] = [await platform.tenant(), await platform.tenant()];
@@ -22,6 +25,9 @@ beforeAll(async () => {
       await tenant.api("POST", "/v1/knowledge", { content: `Passage number ${i}.` });
     }
     await plantMonths(tenant);
+    const { webhook_id } = (await tenant.api("POST", "/v1/webhooks", { url: "https://hooks.aau.io/", events: ["quota.warning"] })).body;
+    for (let i = 0; i < 3; i++) await platform.db.call("SELECT enqueue_webhook_event($1, 'quota.warning', $2, '{}')", [tenant.tenantId, `event ${i}`]);
+    webhooks.set(tenant, webhook_id);
   }
 });
 afterAll(() => platform?.stop());
@@ -47,29 +53,28 @@ async function firstCursor(tenant: TestTenant, path: string, filter = ""): Promi
 }
 
 describe.each(byName(LISTS))("%s", (_, fn) => {
-  const path = pathOf(fn);
-  const open = (cursor: string, rest = "") => own.api(addressOf(fn).method, `${path}?limit=1&cursor=${encodeURIComponent(cursor)}${rest}`);
+  const open = (cursor: string, rest = "") => own.api(addressOf(fn).method, `${listOf(own, fn)}?limit=1&cursor=${encodeURIComponent(cursor)}${rest}`);
 
   it("goes on with its own cursor, as often as it is sent", async () => {
-    const cursor = await firstCursor(own, path);
+    const cursor = await firstCursor(own, listOf(own, fn));
     const [first, again] = [await open(cursor), await open(cursor)];
     expect(first.status).toBe(200);
     expect(again.body).toEqual(first.body);
   });
 
   it("refuses every cursor that it did not make for this tenant, this list and these filters", async () => {
-    const cursor = await firstCursor(own, path);
+    const cursor = await firstCursor(own, listOf(own, fn));
     const bytes = Buffer.from(cursor, "base64url");
     const flipped = Array.from({ length: bytes.length }, (_, at) => {
       const copy = Buffer.from(bytes);
       copy[at] = (copy[at] ?? 0) ^ 1;
       return copy.toString("base64url");
     });
-    const others = await Promise.all(LISTS.filter((other) => other !== fn).map((other) => firstCursor(own, pathOf(other))));
+    const others = await Promise.all(LISTS.filter((other) => other !== fn).map((other) => firstCursor(own, listOf(own, other))));
     const wrong = [
       ...flipped,
       ...others,
-      await firstCursor(foreign, path),
+      await firstCursor(foreign, listOf(foreign, fn)),
       "",
       "x",
       "null",
@@ -94,7 +99,7 @@ describe.each(byName(LISTS))("%s", (_, fn) => {
 
   it("refuses limits that are none", async () => {
     for (const limit of ["0", "-1", "101", "1000", "1.5", "1e2", "ten", "", "0x10", "%2010", "٣"]) {
-      expectRefusal(await own.api(addressOf(fn).method, `${path}?limit=${limit}`), "INVALID_INPUT", limit);
+      expectRefusal(await own.api(addressOf(fn).method, `${listOf(own, fn)}?limit=${limit}`), "INVALID_INPUT", limit);
     }
   });
 });
