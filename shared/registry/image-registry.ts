@@ -4,7 +4,7 @@
  * are not followed, and only the registries of the platform's own settings are asked.
  */
 import { createHash } from "node:crypto";
-import { Agent, request } from "undici";
+import { Agent, type Dispatcher, request } from "undici";
 import * as v from "valibot";
 import { Refusal } from "../errors.ts";
 import type { ImageSignature } from "../sdk/src/publishing/simple-signing.ts";
@@ -66,6 +66,9 @@ export function openImageRegistry(origins: readonly string[]): ImageRegistry {
   const agent = new Agent({ connect: { timeout: 5_000 }, headersTimeout: TIMEOUT_MS, bodyTimeout: TIMEOUT_MS });
   const byHost = new Map(origins.map((origin) => [new URL(origin).host, new URL(origin).origin]));
 
+  /** Nobody reads the rest, and the error with which the body then ends must not end the process. */
+  const drop = (body: Dispatcher.ResponseData["body"]) => void body.on("error", () => {}).destroy();
+
   async function read(url: string, accept: string, maxBytes: number, signal: AbortSignal): Promise<Uint8Array | null> {
     let answer: Awaited<ReturnType<typeof request>>;
     try {
@@ -75,7 +78,7 @@ export function openImageRegistry(origins: readonly string[]): ImageRegistry {
         return null;
       }
       if (answer.statusCode !== 200) {
-        answer.body.destroy();
+        drop(answer.body);
         throw new Error(`the image registry answered ${answer.statusCode}`);
       }
       const chunks: Uint8Array[] = [];
@@ -89,7 +92,7 @@ export function openImageRegistry(origins: readonly string[]): ImageRegistry {
         }
       }
       if (size > maxBytes) {
-        answer.body.destroy();
+        drop(answer.body);
         throw signatureRefusal("too_large", `The image registry sent more than the ${maxBytes} bytes that this may have.`);
       }
       return Buffer.concat(chunks);

@@ -1,7 +1,5 @@
 /** Has a part of the work done by another plugin, through the platform's chain-gateway. */
 import { createHash } from "node:crypto";
-import { createInterface } from "node:readline";
-import { Readable } from "node:stream";
 import * as v from "valibot";
 import { ChainLine, type ChainResult } from "./chaining.ts";
 import type { NodeContext } from "./define-plugin.ts";
@@ -63,7 +61,7 @@ async function refusalOf(response: Response): Promise<Error> {
 
 async function lastLine(body: ReadableStream<Uint8Array>, signal: AbortSignal): Promise<ChainResult> {
   try {
-    for await (const text of createInterface({ input: Readable.from(body) })) {
+    for await (const text of linesOf(body)) {
       const line = v.parse(ChainLine, JSON.parse(text));
       if (line.type === "failed") throw new ChainFailed(line.message, line.code, line.cause, line.retry_after_seconds ?? undefined);
       if (line.type === "ended") return line;
@@ -74,4 +72,15 @@ async function lastLine(body: ReadableStream<Uint8Array>, signal: AbortSignal): 
     throw new GatewayError(`${DOOR}'s answer broke off`, null, { cause });
   }
   throw new GatewayError(`${DOOR}'s answer broke off`, null);
+}
+
+/** Not `readline`: a stream that breaks off is an uncaught exception there, this ends with the loop that reads it. */
+async function* linesOf(body: ReadableStream<Uint8Array>): AsyncGenerator<string> {
+  let rest = "";
+  for await (const text of body.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop() ?? "";
+    yield* lines;
+  }
+  if (rest) yield rest;
 }
