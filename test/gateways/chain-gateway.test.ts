@@ -169,6 +169,19 @@ describe("a plugin that has another do its work", () => {
     expect((await billsOf(tenant)).filter((row) => "billable" in row && row.billable === true)).toEqual([]);
   });
 
+  it("is marked as overage beyond its quota, and its tenant is warned, though nobody calls it but other plugins", async () => {
+    const tenant = await platform.tenant({ subscriptions: { boss: null, helper: 2 } });
+    await platform.db.call("UPDATE subscriptions SET overage_enabled = true WHERE tenant_id = $1", [tenant.tenantId]);
+    expect((await tenant.api("POST", "/v1/webhooks", { url: "https://hooks.example.com/quota", events: ["quota.warning"] })).status).toBe(201);
+    expect(await run(tenant, "boss", "say 1\nsay 2\nsay 3")).toMatchObject({ result: "1|2|3" });
+    const days = await platform.db.call("SELECT executions, overage FROM usage_days WHERE tenant_id = $1 AND plugin_name = 'helper'", [tenant.tenantId]);
+    expect(days).toEqual([{ executions: 3, overage: 1 }]);
+    const warnings = await platform.db.call("SELECT data->>'percent' AS percent FROM webhook_deliveries WHERE tenant_id = $1 AND data->>'plugin' = 'helper' ORDER BY id", [
+      tenant.tenantId,
+    ]);
+    expect(warnings).toEqual([{ percent: "80" }, { percent: "100" }]);
+  });
+
   it("stores the other's files under the other's name, where the task's caller finds them", async () => {
     const tenant = await platform.tenant();
     const task = await run(tenant, "boss", "file content");
