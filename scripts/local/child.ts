@@ -72,7 +72,7 @@ export async function freePort(): Promise<number> {
 }
 
 /** Waits until `probe` succeeds, the child dies, or time is up. */
-export async function untilReady(name: string, child: Child | null, probe: () => Promise<unknown>, timeoutMs = 30_000): Promise<void> {
+export async function untilReady(name: string, child: Child | null, probe: () => Promise<unknown>, timeoutMs = 60_000): Promise<void> {
   const until = performance.now() + timeoutMs;
   let dead: number | null | undefined;
   child?.exited.then((code) => {
