@@ -85,7 +85,7 @@ export default http({
     if (isNew) telemetry.taskAdmitted({ taskId, tenantId: caller.tenantId, plugin, method: "clarified", confidence: 1, routingMs: null });
 
     // The trace that began with the submit goes on.
-    const begin = isNew ? () => ring.task(plugin, taskId, answered.traceparent ?? request.traceparent) : undefined;
+    const begin = isNew ? () => ring.task(plugin, taskId, answered.traceparent ?? request.traceparent, 1) : undefined;
     const waitMs = (waitSecondsOf(request.header("prefer")) ?? 0) * 1000;
     if (waitMs === 0) await begin?.();
     const task =

@@ -127,7 +127,7 @@ export default http({
     if (!isReplay) telemetry.taskAdmitted({ taskId, tenantId: caller.tenantId, plugin: entry.name, method, confidence, routingMs });
     const isFast = plan.length === 1 && entry.manifest.estimated_latency === "fast";
     const waitSec = waitSecondsOf(request.header("prefer")) ?? (isFast ? FAST_WAIT_SEC : 0);
-    const rung = isReplay ? undefined : () => ring.task(entry.name, taskId, request.traceparent);
+    const rung = isReplay ? undefined : () => ring.task(entry.name, taskId, request.traceparent, admitted.backlog);
     if (waitSec > 0) {
       const waited = await waitForTask({ db, signals }, { tenantId: caller.tenantId, taskId, waitMs: waitSec * 1000, signals: [request.signal, request.draining] }, rung);
       if (waited && isTerminal(waited.status)) return ok(taskView(waited), headers);

@@ -26,9 +26,10 @@ export default cron({
     telemetry.questionsEnded(await endUnansweredTasks(platformDb, BATCH));
     // Taking what is due puts its next ring off, so nothing is taken while nobody can be rung.
     if (!(await ring.isReady())) return;
+    // Behind what is rung for the first time: most of these wait in a backlog, and have been heard.
     const tasks = await ringAll(
       () => takeDueTasks(platformDb, BATCH),
-      (task) => ring.task(task.plugin, task.id, traceparentOf(task.traceparent)),
+      (task) => ring.task(task.plugin, task.id, traceparentOf(task.traceparent), Number.POSITIVE_INFINITY),
       signal,
     );
     const documents = await ringAll(

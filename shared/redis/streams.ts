@@ -7,6 +7,10 @@ export const CONSUMER_GROUP = "bridge";
 export const DEAD_STREAM = "stream:dead";
 export const SUMMARY_STREAM = "stream:summarization";
 export const taskStream = (plugin: string): string => `stream:tasks:${plugin}`;
+/** What a tenant has queued beyond its share of a plugin waits here, so that it stands in nobody else's way. */
+export const backlogStream = (plugin: string): string => `stream:backlog:${plugin}`;
+/** Executions of one plugin that a tenant may have open before its next ones go to the backlog. */
+const FAIR_SHARE = 64;
 export const KNOWLEDGE_STREAM = "stream:knowledge";
 export const WEBHOOK_STREAM = "stream:webhooks";
 /** Stands while a ring for this endpoint is under way: a thousand events of one moment ring once. */
@@ -22,9 +26,10 @@ export const watchersKey = (taskId: string): string => `watchers:${taskId}`;
 export interface Ring {
   /**
    * Wakes the function that works on this task. `id` is the CloudEvent's id and stays the same when a ring is delivered
-   * again. False: Redis is away; the row says what is due and `wake` rings later.
+   * again. `backlog`: executions of this plugin that the tenant has open, with this one. False: Redis is away; the row says what is
+   * due and `wake` rings later.
    */
-  task(plugin: string, taskId: string, traceparent: string): Promise<boolean>;
+  task(plugin: string, taskId: string, traceparent: string, backlog: number): Promise<boolean>;
   /** Wakes the function that summarises this conversation. False: Redis is away; `wake` rings later. */
   conversation(conversationId: string, traceparent: string): Promise<boolean>;
   /** Wakes the function that embeds this document; false as above. */
@@ -41,8 +46,9 @@ export interface Ring {
 
 export function openRing(redis: Redis): Ring {
   return {
-    async task(plugin, taskId, traceparent) {
-      const id = await tryRedis(redis, (r) => r.xadd(taskStream(plugin), "*", "task_id", publicId("task", taskId), "traceparent", traceparent));
+    async task(plugin, taskId, traceparent, backlog) {
+      const stream = backlog > FAIR_SHARE ? backlogStream(plugin) : taskStream(plugin);
+      const id = await tryRedis(redis, (r) => r.xadd(stream, "*", "task_id", publicId("task", taskId), "traceparent", traceparent));
       return id !== null;
     },
     async conversation(conversationId, traceparent) {

@@ -11,6 +11,8 @@ export const AdmitRow = v.object({
   quota_used: v.optional(v.number(), 0),
   quota_limit: v.nullable(v.number()),
   overage: v.boolean(),
+  /** Executions of the plugin that the tenant has open, with this one; 0 where none was admitted. */
+  backlog: v.number(),
   /** The tenant has not subscribed: quota and limit are those of its free tries. */
   sandbox: v.optional(v.boolean(), false),
   /** The plugin at fault, where there are several. */

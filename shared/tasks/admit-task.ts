@@ -29,7 +29,7 @@ export interface NewTask {
 
 export type AdmitOutcome =
   /** `triesLeft`: of the free executions, where the tenant has not subscribed; null otherwise, and where it is not known. */
-  | { outcome: "admitted" | "replayed"; taskId: TaskId; createdAt: Date; overage: boolean; triesLeft: number | null }
+  | { outcome: "admitted" | "replayed"; taskId: TaskId; createdAt: Date; overage: boolean; triesLeft: number | null; backlog: number }
   | { outcome: "key_reused" }
   | { outcome: "not_subscribed"; plugin: string }
   | { outcome: "quota_exceeded"; plugin: string; limit: number };
@@ -74,7 +74,7 @@ export async function admitTask(db: TenantDb, caller: Caller, task: NewTask): Pr
     else if (error instanceof Refusal) {
       const createdAt = await findAdmitted(db, caller, task.id).catch(() => null);
       if (!createdAt) throw error;
-      return { outcome: "admitted", taskId: task.id, createdAt, overage: false, triesLeft: null };
+      return { outcome: "admitted", taskId: task.id, createdAt, overage: false, triesLeft: null, backlog: 1 };
     } else throw error;
   }
   FAILPOINT: await failpoint("submit.after_commit");
@@ -86,6 +86,7 @@ export async function admitTask(db: TenantDb, caller: Caller, task: NewTask): Pr
         taskId: asId("task", row.task_id ?? ""),
         createdAt: row.created_at ?? new Date(),
         overage: row.overage,
+        backlog: row.backlog,
         triesLeft: row.sandbox ? Math.max(0, (row.quota_limit ?? 0) - row.quota_used) : null,
       };
     case "quota_exceeded":

@@ -59,10 +59,10 @@ it("a bridge reads the streams of the plugins that there are, and lets go of tho
   const bridge = await startBridge(config, openLog({ service: "bridge", level: "silent" }), openMetrics());
   try {
     await vi.waitFor(async () => expect(await redis.exists("stream:tasks:staying", "stream:tasks:leaving")).toBe(2));
-    // One line of the wiring stands for all plugins' streams.
-    await vi.waitFor(async () => expect(await readers()).toBe(WIRING.length + 1));
+    // One line of the wiring stands for the two streams that each plugin has.
+    await vi.waitFor(async () => expect(await readers()).toBe(WIRING.length - 1 + 4));
     await admin.query("UPDATE plugins SET status = 'retired' WHERE name = 'leaving'");
-    await vi.waitFor(async () => expect(await readers()).toBe(WIRING.length), { timeout: 10_000 });
+    await vi.waitFor(async () => expect(await readers()).toBe(WIRING.length - 1 + 2), { timeout: 10_000 });
   } finally {
     await bridge.stop();
     redis.disconnect();

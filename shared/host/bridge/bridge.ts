@@ -9,7 +9,7 @@ import { openDatabase, type PlatformDb } from "../../db/database.ts";
 import { parseId } from "../../ids.ts";
 import { connectReader, connectRedis } from "../../redis/connect.ts";
 import { evictionPolicy, evicts } from "../../redis/eviction.ts";
-import { taskStream } from "../../redis/streams.ts";
+import { backlogStream, taskStream } from "../../redis/streams.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Metrics } from "../../telemetry/metrics.ts";
 import type { Spans } from "../../telemetry/spans.ts";
@@ -25,6 +25,8 @@ export interface Bridge {
   stop(): Promise<void>;
 }
 
+/** Of the deliveries at a time that a stream has: what backlogs keep busy leaves room for who comes with a single task. */
+const BACKLOG_SHARE = 0.75;
 const FIND_STREAMS_EVERY_MS = 2_000;
 /** A Redis that is away at boot is waited for no longer; the bridge begins without the look at it. */
 const REDIS_AT_BOOT_MS = 2_000;
@@ -47,7 +49,7 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics, sp
   const deliveries = new Counter({ name: "aau_bridge_deliveries_total", help: "Deliveries by verdict", labelNames: ["stream", "verdict"], registers: [metrics.registry] });
   exportGauges({ redis, db, consumers, metrics });
 
-  function consume(stream: string, wire: (typeof WIRING)[number]): void {
+  function consume(stream: string, wire: (typeof WIRING)[number], maxInFlight: number): void {
     if (consumers.has(stream)) return;
     consumers.set(
       stream,
@@ -55,7 +57,7 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics, sp
         stream,
         consumer,
         target: { url: functionUrl(config, wire.function), event: wire.event, serviceToken: required(config, "SERVICE_TOKEN") },
-        maxInFlight: config.BRIDGE_IN_FLIGHT,
+        maxInFlight,
         redis,
         blocking: connectReader(redisUrl),
         agent,
@@ -71,10 +73,14 @@ export async function startBridge(config: Config, log: Log, metrics: Metrics, sp
   async function findStreams(): Promise<void> {
     const found = new Set<string>();
     for (const wire of WIRING) {
-      const streams = wire.stream.includes("{plugin}") ? (await listPluginNames(db)).map(taskStream) : [wire.stream];
-      for (const stream of streams) {
+      const plugins = wire.stream.includes("{plugin}") ? await listPluginNames(db) : null;
+      for (const stream of plugins?.map(taskStream) ?? [wire.stream]) {
         found.add(stream);
-        consume(stream, wire);
+        consume(stream, wire, config.BRIDGE_IN_FLIGHT);
+      }
+      for (const stream of plugins?.map(backlogStream) ?? []) {
+        found.add(stream);
+        consume(stream, wire, Math.ceil(config.BRIDGE_IN_FLIGHT * BACKLOG_SHARE));
       }
     }
     // Each holds a connection to Redis; those of retired plugins must not gather.

@@ -22,7 +22,7 @@ export interface Watched {
 }
 
 const CIRCUIT_LEVEL = { closed: 0, half_open: 1, open: 2 } as const;
-const TASKS = /^stream:tasks:(.+)$/;
+const TASKS = /^stream:(?:tasks|backlog):(.+)$/;
 
 const Groups = v.array(v.pipe(v.array(v.unknown()), v.transform(pairs), v.looseObject({ name: v.string(), pending: v.number() })));
 const OpenTasks = v.array(v.object({ plugin_name: v.nullable(v.string()), status: v.string(), count: v.number(), oldest_sec: v.number() }));
@@ -47,7 +47,7 @@ export function exportGauges({ redis, db, consumers, metrics }: Watched): void {
     for (const stream of consumers.keys()) {
       const plugin = TASKS.exec(stream)?.[1];
       const count = plugin === undefined ? null : await depthOf(redis, stream);
-      if (plugin !== undefined && count !== null) depth.set({ plugin }, count);
+      if (plugin !== undefined && count !== null) depth.inc({ plugin }, count);
     }
   });
   gauge("aau_stream_depth", "Entries of the other streams that are not done yet", ["stream"], async (depth) => {
