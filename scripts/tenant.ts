@@ -25,8 +25,9 @@ const USAGE = `npm run tenant -- <command>
                                         a tenant with its owner, whose key is printed once
   list                                  tenants, oldest first
   set-tier --tenant <id> --tier <tier>
-  set --tenant <id> [--rate-per-tenant <n>] [--rate-per-plugin <n>] [--test-models offline|live]
-                                        requests a minute (0: the tier's own); the models of test keys
+  set --tenant <id> [--rate-per-tenant <n>] [--rate-per-plugin <n>] [--test-models offline|live] [--artifact-days <n>]
+                                        requests a minute (0: the tier's own); the models of test keys; days that files
+                                        are kept, 1 to 395 (0: the platform's 90)
   owner-key --tenant <id> --email <address> [--expires-at <time>]
                                         a new key for an owner who has none left; makes the user where there is none
 
@@ -85,6 +86,7 @@ export async function tenantCommand(argv: readonly string[], env: Record<string,
         "rate-per-tenant": text,
         "rate-per-plugin": text,
         "test-models": text,
+        "artifact-days": text,
         "expires-at": text,
         help: { type: "boolean", short: "h" },
       },
@@ -210,12 +212,18 @@ const COMMANDS: Readonly<Record<string, (db: Database, values: Values) => Promis
     const perTenant = option(values, "rate-per-tenant", v.optional(Count));
     const perPlugin = option(values, "rate-per-plugin", v.optional(Count));
     const testModels = option(values, "test-models", v.optional(TestModels));
-    if (perTenant === undefined && perPlugin === undefined && testModels === undefined)
-      throw new Mistake("Nothing to set: give --rate-per-tenant, --rate-per-plugin or --test-models.");
+    const days = option(values, "artifact-days", v.optional(v.pipe(Count, v.maxValue(395, "must be at most 395"))));
+    if ([perTenant, perPlugin, testModels, days].every((given) => given === undefined))
+      throw new Mistake("Nothing to set: give --rate-per-tenant, --rate-per-plugin, --test-models or --artifact-days.");
     return db.platform(async (tx) => {
       const known = v.parse(Settings, (await findTenant(tx, tenantId)).settings);
       const limits = { ...known.rate_limits, ...(perTenant !== undefined && { per_tenant: perTenant }), ...(perPlugin !== undefined && { per_plugin: perPlugin }) };
-      const settings = { ...known, rate_limits: Object.fromEntries(Object.entries(limits).filter(([, limit]) => limit !== 0)), ...(testModels && { test_models: testModels }) };
+      const settings = {
+        ...known,
+        rate_limits: Object.fromEntries(Object.entries(limits).filter(([, limit]) => limit !== 0)),
+        ...(testModels && { test_models: testModels }),
+        ...(days !== undefined && { retention: days === 0 ? {} : { artifact_days: days } }),
+      };
       await tx
         .updateTable("tenants")
         .set({ settings: JSON.stringify(settings) })
@@ -226,7 +234,7 @@ const COMMANDS: Readonly<Record<string, (db: Database, values: Values) => Promis
         action: "tenant.settings_set",
         targetType: "tenant",
         targetId: publicId("tenant", tenantId),
-        details: { rate_per_tenant: perTenant ?? null, rate_per_plugin: perPlugin ?? null, test_models: testModels ?? null },
+        details: { rate_per_tenant: perTenant ?? null, rate_per_plugin: perPlugin ?? null, test_models: testModels ?? null, artifact_days: days ?? null },
       });
       return { said: [`Settings: ${JSON.stringify(settings)}`], changed: tenantId };
     });

@@ -42,6 +42,11 @@ export const PURGES: Readonly<Record<string, Purge>> = {
       ),
     ),
   tasks: ({ db }) => db.platform(purgeTasks),
+  // With their lines, and the usage that they stand for.
+  invoices: async ({ db }) => {
+    const [row] = await db.call<{ gone: number }>("SELECT purge_invoices(now() - $1 * interval '1 year', $2) AS gone", [RETENTION.billingYears, BATCH]);
+    return row?.gone ?? 0;
+  },
   "usage periods": ({ db }) => db.platform((tx) => affected(sql`DELETE FROM usage_periods WHERE period_start < now() - ${RETENTION.billingYears} * interval '1 year'`.execute(tx))),
 };
 

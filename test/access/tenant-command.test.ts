@@ -62,6 +62,8 @@ describe("npm run tenant", () => {
     expect((await run("set", "--tenant", id, "--rate-per-tenant", "7000", "--test-models", "live")).said).toContain('"test_models":"live"');
     expect(await limit()).toBe("7000");
     expect((await run("set", "--tenant", id, "--rate-per-tenant", "0")).code).toBe(0);
+    expect((await run("set", "--tenant", id, "--artifact-days", "30")).said).toContain('"retention":{"artifact_days":30}');
+    expect((await run("set", "--tenant", id, "--artifact-days", "0")).said).toContain('"retention":{}');
     expect(await limit()).toBe("600");
   });
 
@@ -90,6 +92,7 @@ describe("npm run tenant", () => {
       [["set-tier", "--tenant", publicId("tenant", newId("tenant")), "--tier", "starter"], /There is no such tenant/],
       [["set", "--tenant", id], /Nothing to set/],
       [["set", "--tenant", id, "--rate-per-tenant", "many"], /whole number/],
+      [["set", "--tenant", id, "--artifact-days", "396"], /at most 395/],
       [["owner-key", "--tenant", id, "--email", "a@b.example", "--expires-at", "2001-01-01T00:00:00Z"], /in the future/],
     ];
     for (const [argv, words] of cases) {

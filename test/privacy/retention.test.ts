@@ -133,6 +133,39 @@ describe("retention", () => {
     expect((await client.query("SELECT event_key FROM webhook_deliveries WHERE tenant_id = $1", [tenant.tenantId])).rows).toEqual([{ event_key: "new" }]);
   });
 
+  it("keeps bills for seven years, then deletes an invoice with its lines and the usage on it", async () => {
+    for (const [number, years] of [
+      [1, 8],
+      [2, 6],
+    ]) {
+      const { rows } = await client.query<{ id: string }>(
+        `INSERT INTO invoices (id, tenant_id, number, period_start, period_end, tenant_name, plan_tier, price_version, prices, total_micro_usd, closed_at)
+          VALUES (gen_random_uuid(), $1, $2, now() - $3 * interval '1 year', now(), 'x', 'starter', 'x', '{}', 0, now() - $3 * interval '1 year') RETURNING id`,
+        [tenant.tenantId, number, years],
+      );
+      const invoice = rows[0]?.id;
+      await client.query(
+        `INSERT INTO invoice_lines (invoice_id, position, tenant_id, kind, origin, description, quantity, unit, amount_micro_usd, price_version)
+          VALUES ($1, 1, $2, 'plan_fee', now(), 'x', 1, 'month', 0, 'x')`,
+        [invoice, tenant.tenantId],
+      );
+      for (const environment of ["live", "test"])
+        await client.query("INSERT INTO usage_days (tenant_id, day, plugin_name, environment, invoice_id) VALUES ($1, now() - $2 * interval '1 year', 'echo', $3, $4)", [
+          tenant.tenantId,
+          years,
+          environment,
+          environment === "live" ? invoice : null,
+        ]);
+    }
+    await purge();
+    expect((await client.query("SELECT number FROM invoices WHERE tenant_id = $1", [tenant.tenantId])).rows).toEqual([{ number: 2 }]);
+    expect(await count("invoice_lines")).toBe(1);
+    expect((await client.query("SELECT environment FROM usage_days WHERE tenant_id = $1 AND day < now() - interval '1 year' ORDER BY 1", [tenant.tenantId])).rows).toEqual([
+      { environment: "live" },
+      { environment: "test" },
+    ]);
+  });
+
   it("lets old turns of a conversation go and the later ones be read as before, and ends those of which none is left", async () => {
     const { tenantId, userId } = tenant;
     for (const name of ["goes-on", "ended"]) for (const command of ["old", "new"]) await append(platform.db, { tenantId, userId, name, command, result: command });
