@@ -4,7 +4,8 @@ import { publicId } from "../../shared/ids.ts";
 import { admitImage } from "../../shared/registry/admit-image.ts";
 import { announceGeneration } from "../../shared/registry/catalogue.ts";
 import { probeVersion } from "../../shared/registry/probe-plugin.ts";
-import { checkContract, findPluginOwner, registerPlugin } from "../../shared/registry/register-plugin.ts";
+import { checkContract } from "../../shared/registry/refuse-registration.ts";
+import { findPluginOwner, registerPlugin } from "../../shared/registry/register-plugin.ts";
 import { Manifest } from "../../shared/sdk/src/manifest.ts";
 
 const Endpoint = v.pipe(v.string(), v.maxLength(300), v.url(), v.regex(/^https?:\/\/[^/?#@]+$/, "must be an http(s) origin without path and credentials"));

@@ -3,7 +3,7 @@ import { Refusal } from "../../shared/errors.ts";
 import { tripUnhealthy } from "../../shared/execution/circuit-breaker.ts";
 import { http, ok } from "../../shared/host/declare.ts";
 import { announceGeneration } from "../../shared/registry/catalogue.ts";
-import { reportHealth } from "../../shared/registry/register-plugin.ts";
+import { reportHealth } from "../../shared/registry/report-health.ts";
 import { PluginName, Semver } from "../../shared/sdk/src/manifest.ts";
 
 /** A plugin tells how it is, by component. */

@@ -3,7 +3,8 @@ import type { PlatformDb } from "../db/database.ts";
 import { type PluginClient, PluginFailure } from "../execution/plugin-client.ts";
 import type { PluginTrust } from "./admit-image.ts";
 import { Health } from "./catalogue.ts";
-import { makeRoutable, reportHealth } from "./register-plugin.ts";
+import { makeRoutable } from "./register-plugin.ts";
+import { reportHealth } from "./report-health.ts";
 
 const Target = v.object({ name: v.string(), version: v.string(), endpoint: v.string() });
 export type ProbeTarget = v.InferOutput<typeof Target>;

@@ -10,9 +10,8 @@ import type { Embedder } from "../models/embedder.ts";
 import { Manifest } from "../sdk/src/manifest.ts";
 import { SignedAdmission } from "./admission-record.ts";
 import { type Admission, isStillAdmitted, type PluginTrust } from "./admit-image.ts";
-import { type Health, vectorToBytes } from "./catalogue.ts";
-import { compileConfigSchema } from "./config-issues.ts";
-import { checkDependencies, type DependencyGraph, findDependencyCircle } from "./refuse-dependencies.ts";
+import { vectorToBytes } from "./catalogue.ts";
+import { checkContract, refuseCircle, refuseOwner } from "./refuse-registration.ts";
 import { signatureRefusal } from "./verify-signature.ts";
 
 export interface Registered {
@@ -21,13 +20,6 @@ export interface Registered {
   isNew: boolean;
   /** `pending`: not routable until the platform has seen it healthy. */
   status: "pending" | "active" | "deprecated";
-}
-
-/** What is wrong with a manifest beyond its shape. Throws INVALID_INPUT. */
-export function checkContract(manifest: Manifest): void {
-  checkDependencies(manifest);
-  checkConfigSchema(manifest);
-  checkSecretScopes(manifest);
 }
 
 /** Whose plugin this is; undefined: nobody's yet. */
@@ -54,6 +46,7 @@ export async function registerPlugin(
 
   return db.platform(async (tx) => {
     await refuseCircle(tx, manifest);
+    await refuseOwner(tx, manifest, admission.ownerTenantId);
     const plugin = await tx
       .insertInto("plugins")
       .values({
@@ -159,38 +152,6 @@ export async function makeRoutable(db: PlatformDb, trust: PluginTrust, name: str
   });
 }
 
-const DependencyRow = v.object({ name: v.string(), version: v.string(), dependencies: Manifest.entries.dependencies });
-
-/** Only a plugin that depends on others can close a circle. Such registrations go one at a time, else two could close it together. */
-async function refuseCircle(tx: Tx, { name, version, dependencies }: Manifest): Promise<void> {
-  if (dependencies.length === 0) return;
-  await sql`SELECT FROM registry_state FOR UPDATE`.execute(tx);
-  const { rows } = await sql`
-    SELECT p.name, pv.version, coalesce(pv.manifest->'dependencies', '[]') AS dependencies FROM plugins p JOIN plugin_versions pv ON pv.plugin_id = p.id
-    WHERE p.status IN ('active', 'deprecated') AND pv.status IN ('active', 'deprecated')`.execute(tx);
-  const graph = new Map<string, Map<string, Manifest["dependencies"]>>([[name, new Map()]]);
-  for (const row of v.parse(v.array(DependencyRow), rows)) graph.set(row.name, (graph.get(row.name) ?? new Map()).set(row.version, row.dependencies));
-  graph.get(name)?.set(version, dependencies);
-  const path = findDependencyCircle(graph satisfies DependencyGraph, name, version);
-  if (path) throw new Refusal("CIRCULAR_DEPENDENCY", { message: `There is a circle: ${path.join(" → ")}.`, details: { path } });
-}
-
-/** A scope that opens a secret which is not declared opens nothing, and its publisher would find out at run time. */
-function checkSecretScopes({ required_scopes, required_secret_names }: Manifest): void {
-  const stray = required_scopes.find((scope) => scope.startsWith("secrets:") && !required_secret_names.includes(scope.slice("secrets:".length)));
-  if (stray) throw new Refusal("INVALID_INPUT", { message: `manifest.required_scopes: ${stray} names a secret that required_secret_names does not declare.` });
-}
-
-/** A schema that cannot be compiled would refuse every configuration, long after its publisher has gone. */
-function checkConfigSchema({ config_schema }: Manifest): void {
-  if (!config_schema) return;
-  try {
-    compileConfigSchema(config_schema);
-  } catch (cause) {
-    throw new Refusal("INVALID_INPUT", { message: "manifest.config_schema cannot be compiled: it is no JSON Schema, or has a pattern that RE2 does not know.", cause });
-  }
-}
-
 /** Takes a version out of routing. Tasks that hold it finish. Null: no such version. */
 export async function deregisterPlugin(db: PlatformDb, name: string, version: string): Promise<string | null> {
   return db.platform(async (tx) => {
@@ -205,47 +166,8 @@ export async function deregisterPlugin(db: PlatformDb, name: string, version: st
   });
 }
 
-interface HealthReported {
-  generation: string | null;
-  /** Versions that were unhealthy so often in a row that nothing more should be sent to them. */
-  unhealthy: string[];
-}
-
-const UNHEALTHY_TO_TRIP = 3;
-
-/** Stores what a plugin or the probe says of its health. The catalogue changes only when the status does. Null: no such plugin. */
-export async function reportHealth(db: PlatformDb, name: string, version: string | null, health: Health): Promise<HealthReported | null> {
-  return db.platform(async (tx) => {
-    const rows = await tx
-      .selectFrom("plugin_versions as pv")
-      .innerJoin("plugins as p", "p.id", "pv.plugin_id")
-      .select(["pv.id", "pv.version", "pv.status", sql<string>`pv.health->>'status'`.as("was")])
-      .where("p.name", "=", name)
-      .where("pv.status", "in", ["pending", "active", "deprecated"])
-      .forUpdate()
-      .execute();
-    const affected = rows.filter((row) => version === null || row.version === version);
-    if (affected.length === 0) return null;
-    const updated = await tx
-      .updateTable("plugin_versions")
-      .set({
-        health: sql`${JSON.stringify(health)}::jsonb`,
-        health_at: sql<Date>`now()`,
-        consecutive_unhealthy: health.status === "unhealthy" ? sql<number>`consecutive_unhealthy + 1` : 0,
-      })
-      .where(
-        "id",
-        "in",
-        affected.map((row) => row.id),
-      )
-      .returning(["version", "consecutive_unhealthy"])
-      .execute();
-    const unhealthy = updated.filter((row) => row.consecutive_unhealthy >= UNHEALTHY_TO_TRIP).map((row) => row.version);
-    return { unhealthy, generation: affected.some((row) => row.was !== health.status && row.status !== "pending") ? await nextGeneration(tx) : null };
-  });
-}
-
-async function nextGeneration(tx: Tx): Promise<string> {
+/** Tells everybody's caches that the catalogue is another one. */
+export async function nextGeneration(tx: Tx): Promise<string> {
   const { rows } = await sql<{ generation: string }>`UPDATE registry_state SET generation = generation + 1 RETURNING generation::text AS generation`.execute(tx);
   return rows[0]?.generation ?? "0";
 }

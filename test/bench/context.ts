@@ -1,6 +1,7 @@
 /**
  * (context) What it costs to tell a plugin all there is: a conversation of 20 turns, the nearest of 1,000 chunks, a configuration and two secrets.
- * First whole tasks beside bare ones, then the assembly alone, in this process and warm. PostgreSQL here has no pgvector: the search is exact, by SQL.
+ * First whole tasks beside bare ones, then the assembly alone, in this process and warm. The embedded
+ * PostgreSQL has no pgvector, and searches exactly, by SQL; BENCH_DATABASE_URL may name an empty database on a server that has it.
  */
 import { Redis } from "ioredis";
 import { openKeyRing } from "../../shared/access/key-ring.ts";

@@ -199,7 +199,7 @@ describe("what is refused, and leaves nothing behind", () => {
   });
 
   it("another publisher's version of a plugin, also when two come at once for a new name", async () => {
-    const [a, b] = [await platform.tenant(), await platform.tenant()];
+    const [a, b] = [await platform.tenant({ tier: "enterprise" }), await platform.tenant({ tier: "enterprise" })];
     const [keyA, keyB] = [await trusted("a", { ownerTenantId: a.tenantId }), await trusted("b", { ownerTenantId: b.tenantId })];
     const first = release();
     expect((await publish(first, [signed(first, keyA)])).status).toBe(201);
@@ -214,6 +214,20 @@ describe("what is refused, and leaves nothing behind", () => {
     expect(both.map(({ status }) => status).sort()).toEqual([201, 400]);
     const { rows } = await admin.query("SELECT count(*)::int AS n FROM plugin_versions v JOIN plugins p ON p.id = v.plugin_id WHERE p.name = $1", [name]);
     expect(rows).toEqual([{ n: 1 }]);
+  });
+
+  it("a tenant's own plugin where its plan has none, and one for everybody that needs a tenant's own", async () => {
+    const [small, large] = [await platform.tenant(), await platform.tenant({ tier: "enterprise" })];
+    const [keyOfSmall, keyOfLarge] = [await trusted("small", { ownerTenantId: small.tenantId }), await trusted("large", { ownerTenantId: large.tenantId })];
+    const [refused, own] = [release(), release()];
+    expect(expectRefusal(await publish(refused, [signed(refused, keyOfSmall)]), "CONFLICT").message).toContain("enterprise plan");
+    expect((await publish(own, [signed(own, keyOfLarge)])).status).toBe(201);
+    for (const needs of [{ dependencies: [{ name: own.manifest.name, version: "^1.0.0" }] }, { fallback: own.manifest.name }]) {
+      const needing = release(needs);
+      expect(expectRefusal(await publish(needing, [signed(needing, keyOf("house"))]), "CONFLICT").message).toContain("belongs to one tenant");
+      const alike = release(needs);
+      expect((await publish(alike, [signed(alike, keyOfLarge)])).status).toBe(201);
+    }
   });
 
   it("another image under a version that is known", async () => {
