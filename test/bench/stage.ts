@@ -65,9 +65,7 @@ export async function openStage(): Promise<Stage> {
   try {
     // An empty database of the reader's own, for parts that need pgvector: the embedded server has none.
     const own = process.env.BENCH_DATABASE_URL;
-    const postgres = own
-      ? { url: own, stop: async () => {} }
-      : await startPostgres({ durable: true, flags: ["-c", "max_wal_size=4GB", "-c", "checkpoint_timeout=30min"] });
+    const postgres = own ? { url: own, stop: async () => {} } : await startPostgres({ durable: true, flags: ["-c", "max_wal_size=4GB", "-c", "checkpoint_timeout=30min"] });
     closers.push(() => postgres.stop());
     const redisServer = await startRedis(join(folder, "redis"), { persist: true });
     closers.push(() => redisServer.stop());

@@ -41,6 +41,11 @@ async function aau(args: string[], env: Record<string, string> = {}): Promise<{ 
 }
 
 describe("aau plugin", () => {
+  it("says how it is used, and is wrong without a verb that it knows", async () => {
+    expect(await aau(["publish", "--help"])).toMatchObject({ code: 0, out: expect.stringContaining("aau plugin publish <file>") });
+    expect(await aau(["dance"])).toMatchObject({ code: 1, out: expect.stringContaining("aau plugin new <name>") });
+  });
+
   it("new makes a plugin whose tests pass, and writes over nothing", async () => {
     const made = await aau(["new", "my-plugin"]);
     expect(made.code, made.out).toBe(0);

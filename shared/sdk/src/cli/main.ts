@@ -18,6 +18,10 @@ aau plugin publish <file> --image <host/repository@sha256:…> --endpoint <url> 
 /** The process's exit code. */
 export async function main(args: readonly string[]): Promise<number> {
   const [subject, verb, ...rest] = args;
+  if (args.some((arg) => arg === "--help" || arg === "-h")) {
+    console.log(USAGE);
+    return 0;
+  }
   try {
     if (subject !== "plugin") throw new TypeError(USAGE);
     switch (verb) {
