@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { sep } from "node:path";
 import type { Plugin } from "esbuild";
 import pg from "pg";
-import type { Invariant } from "./auditor.ts";
+import type { Invariant } from "./invariants.ts";
 
 interface Safeguard {
   /** What is taken out. */

@@ -1,8 +1,20 @@
+import { BILLING_SCENARIOS } from "./billing.ts";
 import { DELIVERY_SCENARIOS } from "./delivery.ts";
+import { ERASURE_SCENARIOS } from "./erasure.ts";
 import { EVIL_SCENARIOS } from "./evil.ts";
+import { KEY_SCENARIOS } from "./keys.ts";
 import { POSTGRES_SCENARIOS } from "./postgres.ts";
 import { PROVIDER_SCENARIOS } from "./provider.ts";
 import { REDIS_SCENARIOS } from "./redis.ts";
 import type { Scenario } from "./scenario.ts";
 
-export const SCENARIOS: readonly Scenario[] = [...REDIS_SCENARIOS, ...POSTGRES_SCENARIOS, ...DELIVERY_SCENARIOS, ...PROVIDER_SCENARIOS, ...EVIL_SCENARIOS];
+export const SCENARIOS: readonly Scenario[] = [
+  ...REDIS_SCENARIOS,
+  ...POSTGRES_SCENARIOS,
+  ...DELIVERY_SCENARIOS,
+  ...PROVIDER_SCENARIOS,
+  ...EVIL_SCENARIOS,
+  ...KEY_SCENARIOS,
+  ...BILLING_SCENARIOS,
+  ...ERASURE_SCENARIOS,
+];
