@@ -79,6 +79,26 @@ const SAFEGUARDS = {
     shows: "s7",
     functions: { finish_tasks: ["reserved = u.reserved - h.reserved, "] },
   },
+  sender: {
+    what: "what a sender was about to tell is never taken from it when it dies",
+    turnsRed: "I9",
+    shows: "webhook.after_answer",
+    functions: { claim_webhook_delivery: [" OR q.lease_until < now()"] },
+  },
+  tenant: {
+    what: "a task is found by its id alone, whoever asks",
+    turnsRed: "I11",
+    shows: "I11",
+    functions: { read_tasks: ["t.tenant_id = p_tenants[i] AND "] },
+    statements: ["ALTER TABLE tasks DISABLE ROW LEVEL SECURITY"],
+    files: { "shared/tasks/read-tasks.ts": [" && row.tenant_id === tenantId"] },
+  },
+  tombstone: {
+    what: "nobody notes outside of PostgreSQL who was erased, so a backup brings them back",
+    turnsRed: "I12",
+    shows: "F-33",
+    files: { "shared/privacy/erase-user.ts": ["await putTombstone(storage, claim);"] },
+  },
   fingerprint: {
     what: "create_tickets files without looking, and no index keeps an issue to one ticket",
     turnsRed: "I10",

@@ -97,6 +97,9 @@ export interface FaultPlatform {
   addPlugin(manifest: Manifest, endpoint: string): Promise<void>;
   /** A process beside the others, that is not started: a function's, or another bundle's. What `env` says goes first. */
   spare(name: string, bundle: string, env?: Record<string, string>): Promise<Supervised>;
+  /** Where a bundle starts, and what it finds in its environment, beside its port. */
+  bundleOf(name: string): string;
+  env: Readonly<Record<string, string>>;
   /** Of the platform's own jobs. */
   serviceToken: string;
   /** A superuser's connection, for looking. */
@@ -248,6 +251,8 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
     receivers,
     tenants,
     serviceToken,
+    bundleOf: (name) => bundles.get(name) ?? "",
+    env: { ...shared, DATABASE_URL: databaseUrl.href },
     async spare(name, bundleName, env = {}) {
       const port = await freePort();
       const args = [bundles.get(bundleName) ?? ""];

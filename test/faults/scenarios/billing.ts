@@ -28,10 +28,14 @@ async function passMonth({ platform }: ScenarioTools, { tenantId }: Member): Pro
       invoice_lines: ["origin"],
       tenant_billing: ["closed_until"],
     };
-    // The last day of a month is not always a month before the last day.
     await client.query("UPDATE tenants SET created_at = created_at - interval '1 month' WHERE id = $1", [tenantId]);
-    for (const [table, columns] of Object.entries(shifts))
-      await client.query(`UPDATE ${table} SET ${columns.map((column) => `${column} = ${column} - interval '1 month'`).join(", ")} WHERE tenant_id = $1`, [tenantId]);
+    for (const [table, columns] of Object.entries(shifts)) {
+      // Out of the way first: two months of one table have one key for a moment, otherwise.
+      for (const months of [-1_000, 999]) {
+        const set = columns.map((column) => `${column} = ${column} + interval '${months} months'`).join(", ");
+        await client.query(`UPDATE ${table} SET ${set} WHERE tenant_id = $1`, [tenantId]);
+      }
+    }
     await client.query("UPDATE invoices SET period_end = (period_start + interval '1 month')::date - 1 WHERE tenant_id = $1", [tenantId]);
     await client.query("COMMIT");
   } catch (error) {
