@@ -1,20 +1,17 @@
 /**
  * The platform of a fault run: PostgreSQL with fsync, Redis without persistence, and every function in a process of its own from its own
- * bundle, as deployed but with failpoints kept. The provider and the object store are never faulted.
+ * bundle, as deployed but with failpoints kept. The provider and the object store are never faulted. It is one list of what there is, and how it
+ * hangs together, and longer than a file should be for that.
  */
-import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { startFauxqs } from "fauxqs";
-import { Redis } from "ioredis";
 import pg from "pg";
 import ticketProcessor from "../../functions/plugins/ticket-processor/ticket-processor.ts";
 import { bundle } from "../../scripts/build/bundle.ts";
 import type { Target } from "../../scripts/build/targets.ts";
 import { build } from "../../scripts/build.ts";
 import { freePort } from "../../scripts/local/child.ts";
-import { type LocalRedis, startRedis } from "../../scripts/local/redis.ts";
 import { migrate } from "../../scripts/migrate.ts";
 import { seedTenant } from "../../scripts/seed-tenant.ts";
 import { openKeyRing } from "../../shared/access/key-ring.ts";
@@ -31,8 +28,10 @@ import { type Front, startFront } from "./front.ts";
 import { type Embeddings, startEmbeddings, startTool } from "./outside.ts";
 import plugin, { FILER } from "./plugin.ts";
 import { type PostgresProxy, startPostgresProxy } from "./postgres-proxy.ts";
+import { startProvider } from "./provider.ts";
 import { type Receivers, startReceivers } from "./receivers.ts";
 import type { Sources } from "./records.ts";
+import { type RedisServer, startRedisServer } from "./redis-server.ts";
 import { type StoreDoor, startStoreDoor } from "./store-door.ts";
 import { Supervised } from "./supervisor.ts";
 import { openTenants, type Tenants } from "./tenants.ts";
@@ -307,27 +306,6 @@ async function seed(databaseUrl: string, tenants: Tenants, urls: Readonly<Record
   return { unlimited: unlimited.key, limited: limited.key };
 }
 
-async function startProvider(sources: Sources, closers: (() => unknown)[]): Promise<string> {
-  const here = (file: string) => fileURLToPath(new URL(file, import.meta.url));
-  const args = ["--import", "tsx", here("../support/scripted-provider.ts"), "--port", "0", "--ledger", sources.ledgerFile, "--script", here("provider-script.ts")];
-  const child: ChildProcess = spawn(process.execPath, args, { env: { ...process.env, FAULTS_MARKERS: sources.markersFile }, stdio: ["ignore", "pipe", "inherit"] });
-  const reap = () => child.kill("SIGKILL");
-  process.once("exit", reap);
-  closers.push(() => {
-    process.off("exit", reap);
-    reap();
-  });
-  return new Promise((resolve, reject) => {
-    child.once("exit", (code) => reject(new Error(`the scripted provider ended with code ${code}`)));
-    let said = "";
-    child.stdout?.on("data", (chunk: Buffer) => {
-      said += chunk.toString();
-      const url = /"url":"([^"]+)"/.exec(said)?.[1];
-      if (url !== undefined) resolve(url);
-    });
-  });
-}
-
 /** What the schedule does in a cluster, and more often. */
 function startTimer(port: number, serviceToken: string): () => void {
   const timer = setInterval(() => {
@@ -336,43 +314,4 @@ function startTimer(port: number, serviceToken: string): () => void {
       .catch(() => {});
   }, 1_000);
   return () => clearInterval(timer);
-}
-
-export interface RedisServer {
-  /** Past every proxy, for looking. */
-  url: string;
-  /** SIGKILL; it comes back after `downMs`, without its data unless `keeps`: then with what an append-only file synced each second holds. */
-  crash(downMs: number, options?: { keeps: boolean }): Promise<void>;
-  flush(): Promise<unknown>;
-  stop(): Promise<void>;
-}
-
-async function startRedisServer(folder: string): Promise<RedisServer> {
-  const port = await freePort();
-  const open = (persist: boolean) => startRedis(join(folder, "redis"), { persist, port });
-  let server: LocalRedis = await open(false);
-  return {
-    url: server.url,
-    async crash(downMs, { keeps } = { keeps: false }) {
-      if (keeps) await ask(server.url, (redis) => redis.config("SET", "appendonly", "yes"));
-      server.child.process.kill("SIGKILL");
-      await server.child.exited;
-      await new Promise((resolve) => setTimeout(resolve, downMs));
-      server = await open(keeps);
-    },
-    flush: () => ask(server.url, (redis) => redis.flushall()),
-    stop: () => server.stop(),
-  };
-}
-
-/** One command past every proxy. */
-export async function ask<T>(url: string, command: (redis: Redis) => Promise<T>): Promise<T> {
-  const redis = new Redis(url, { lazyConnect: true, retryStrategy: () => null });
-  redis.on("error", () => {});
-  try {
-    await redis.connect();
-    return await command(redis);
-  } finally {
-    redis.disconnect();
-  }
 }

@@ -1,6 +1,7 @@
 /** The records of what stands around a task: what receivers of webhooks heard, invoices, where marks of tenants turned up, and what is left of the erased. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { GetObjectCommand, ListObjectsV2Command, S3Client } from "@aws-sdk/client-s3";
 import type pg from "pg";
 import * as v from "valibot";
 import type { Invariant } from "./invariants.ts";
@@ -99,4 +100,32 @@ export function readLogs(folder: string): Around["logs"] {
   return readdirSync(folder)
     .filter((file) => file.endsWith(".log"))
     .map((file) => ({ file, marks: marksIn(readFileSync(join(folder, file), "utf8")) }));
+}
+
+const OBJECTS_AT_ONCE = 16;
+
+/** Sizes by key, and whose marks stand in them. */
+export async function readObjects({ endpoint, bucket }: { endpoint: string; bucket: string }): Promise<{ sizes: Map<string, number>; marked: Around["objects"] }> {
+  const s3 = new S3Client({ region: "us-east-1", endpoint, forcePathStyle: true, credentials: { accessKeyId: "test", secretAccessKey: "test" } });
+  const sizes = new Map<string, number>();
+  const marked: Around["objects"] = [];
+  try {
+    let after: string | undefined;
+    do {
+      const page = await s3.send(new ListObjectsV2Command({ Bucket: bucket, ContinuationToken: after }));
+      for (const { Key, Size } of page.Contents ?? []) if (Key !== undefined) sizes.set(Key, Size ?? 0);
+      after = page.NextContinuationToken;
+    } while (after !== undefined);
+    const keys = [...sizes.keys()];
+    const read = async () => {
+      for (let key = keys.pop(); key !== undefined; key = keys.pop()) {
+        const { Body } = await s3.send(new GetObjectCommand({ Bucket: bucket, Key: key }));
+        marked.push({ key, marks: marksIn((await Body?.transformToString()) ?? "") });
+      }
+    };
+    await Promise.all(Array.from({ length: OBJECTS_AT_ONCE }, read));
+    return { sizes, marked };
+  } finally {
+    s3.destroy();
+  }
 }

@@ -3,10 +3,9 @@
  * store. Everything is read as data; nothing here asks the platform's own code.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { GetObjectCommand, ListObjectsV2Command, S3Client } from "@aws-sdk/client-s3";
 import pg from "pg";
 import * as v from "valibot";
-import { type Around, Heard, marksIn, readBooks, readLogs } from "./records-around.ts";
+import { type Around, Heard, readBooks, readLogs, readObjects } from "./records-around.ts";
 
 /** How a task has to end, as whoever injected its fault sees it. */
 const Deserved = v.object({
@@ -258,32 +257,4 @@ function readLines(file: string): unknown[] {
     .split("\n")
     .filter(Boolean)
     .map((line): unknown => JSON.parse(line));
-}
-
-const OBJECTS_AT_ONCE = 16;
-
-/** Sizes by key, and whose marks stand in them. */
-async function readObjects({ endpoint, bucket }: Sources["s3"]): Promise<{ sizes: Map<string, number>; marked: Around["objects"] }> {
-  const s3 = new S3Client({ region: "us-east-1", endpoint, forcePathStyle: true, credentials: { accessKeyId: "test", secretAccessKey: "test" } });
-  const sizes = new Map<string, number>();
-  const marked: Around["objects"] = [];
-  try {
-    let after: string | undefined;
-    do {
-      const page = await s3.send(new ListObjectsV2Command({ Bucket: bucket, ContinuationToken: after }));
-      for (const { Key, Size } of page.Contents ?? []) if (Key !== undefined) sizes.set(Key, Size ?? 0);
-      after = page.NextContinuationToken;
-    } while (after !== undefined);
-    const keys = [...sizes.keys()];
-    const read = async () => {
-      for (let key = keys.pop(); key !== undefined; key = keys.pop()) {
-        const { Body } = await s3.send(new GetObjectCommand({ Bucket: bucket, Key: key }));
-        marked.push({ key, marks: marksIn((await Body?.transformToString()) ?? "") });
-      }
-    };
-    await Promise.all(Array.from({ length: OBJECTS_AT_ONCE }, read));
-    return { sizes, marked };
-  } finally {
-    s3.destroy();
-  }
 }

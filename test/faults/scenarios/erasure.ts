@@ -84,7 +84,8 @@ export const ERASURE_SCENARIOS: readonly Scenario[] = [
       await live(tools, leaver, 6);
       const backup = await tools.platform.database.backUp();
       try {
-        const running = live(tools, leaver, 8, { slowMs: 4_000 });
+        // Some are about to store their files, others are far from it.
+        const running = Promise.all([live(tools, leaver, 4, { slowMs: 6_000 }), live(tools, leaver, 4, { slowMs: 25_000 })]);
         await delay(2_000);
         const foundBefore = totalOf(await searchFor(tools.platform, leaver.word));
         await forgetInPieces(tools, leaver, ["erase.after_cancel", "erase.after_object", "erase.after_llm_calls"]);

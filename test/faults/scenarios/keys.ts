@@ -1,7 +1,7 @@
 /** Keys that are revoked while somebody dies, is slow, or works for them. */
 import { hashApiKey } from "../../../shared/access/api-key.ts";
 import { publicId } from "../../../shared/ids.ts";
-import { ask } from "../platform.ts";
+import { ask } from "../redis-server.ts";
 import type { Member } from "../tenants.ts";
 import { delay, type Scenario, type ScenarioTools } from "./scenario.ts";
 

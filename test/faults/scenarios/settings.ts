@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { startRedis } from "../../../scripts/local/redis.ts";
 import { randomHex } from "../../../shared/ids.ts";
 import { runOnce } from "../once.ts";
-import { ask } from "../platform.ts";
+import { ask } from "../redis-server.ts";
 import { untilTold } from "../told.ts";
 import { delay, type Scenario } from "./scenario.ts";
 
