@@ -82,7 +82,7 @@ const SAFEGUARDS = {
   sender: {
     what: "what a sender was about to tell is never taken from it when it dies",
     turnsRed: "I9",
-    shows: "webhook.after_answer",
+    shows: "webhook.before_post",
     functions: { claim_webhook_delivery: [" OR q.lease_until < now()"] },
   },
   tenant: {
