@@ -1,6 +1,7 @@
 import { cron } from "../../shared/host/declare.ts";
 import { PURGES, sweepOrphans } from "../../shared/privacy/retention.ts";
 import { replayTombstones } from "../../shared/privacy/tombstones.ts";
+import { timeLimit } from "../../shared/sdk/src/time-limit.ts";
 
 /** One run takes no longer than this: what is left is due in the next. */
 const RUN_MS = 240_000;
@@ -16,7 +17,7 @@ export default cron({
 
   async run({ platformDb, storage, clock, telemetry, signal }) {
     const parts = { db: platformDb, storage };
-    const until = AbortSignal.any([signal, AbortSignal.timeout(RUN_MS)]);
+    const until = AbortSignal.any([signal, timeLimit(RUN_MS)]);
     for (const [kind, purge] of Object.entries(PURGES)) {
       let total = 0;
       for (let gone = 1; gone > 0 && !until.aborted; total += gone) gone = await purge(parts);

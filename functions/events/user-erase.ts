@@ -2,6 +2,7 @@ import * as v from "valibot";
 import { event } from "../../shared/host/declare.ts";
 import { idParam } from "../../shared/ids.ts";
 import { eraseUser } from "../../shared/privacy/erase-user.ts";
+import { timeLimit } from "../../shared/sdk/src/time-limit.ts";
 
 /** Knative breaks a request off after 600 seconds; before that the work is given back between two stores. */
 const RUN_MS = 540_000;
@@ -18,6 +19,6 @@ export default event({
   timeoutSec: 600,
 
   handle({ data, signal, platformDb, ...parts }) {
-    return eraseUser({ db: platformDb, ...parts }, data.erasure_id, AbortSignal.any([signal, AbortSignal.timeout(RUN_MS)]));
+    return eraseUser({ db: platformDb, ...parts }, data.erasure_id, AbortSignal.any([signal, timeLimit(RUN_MS)]));
   },
 });

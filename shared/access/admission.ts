@@ -6,6 +6,7 @@
 import type { Redis, Result } from "ioredis";
 import * as v from "valibot";
 import type { TenantDb } from "../db/database.ts";
+import { failpoint } from "../failpoint.ts";
 import { asId } from "../ids.ts";
 import { tryRedis } from "../redis/availability.ts";
 import { hashApiKey, looksLikeApiKey } from "./api-key.ts";
@@ -127,6 +128,7 @@ export function openDoorkeeper(redis: Redis, db: TenantDb): Doorkeeper {
         if (lookUps === MAX_LOOK_UPS) break;
         found = await findKey(db, hash);
         if (!answer) break;
+        FAILPOINT: await failpoint("key.before_fill");
         await fillKeyCache(redis, hash, answer.epoch, found && { ...found, tenantId: found.caller.tenantId });
         if (!found) return null;
       }

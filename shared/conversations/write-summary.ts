@@ -6,6 +6,7 @@ import { OFFLINE_MODEL } from "../models/offline-language/answer.ts";
 import { keySentences } from "../models/offline-language/key-sentences.ts";
 import { troubleOf, type Upstream } from "../models/upstream.ts";
 import type { Turn } from "../sdk/src/envelopes.ts";
+import { timeLimit } from "../sdk/src/time-limit.ts";
 
 export interface Summary {
   text: string;
@@ -37,7 +38,7 @@ export async function writeSummary(upstream: Upstream, { summary, turns }: ToSum
   const record = JSON.stringify({ summary_so_far: summary, turns: turns.map(({ role, content }) => ({ role, content })) });
   const request = JSON.stringify({ model, max_tokens: MAX_TOKENS, system: SYSTEM, messages: [{ role: "user", content: record }] });
   try {
-    const answer = await upstream.messages(Buffer.from(request), { headers: {}, signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]) });
+    const answer = await upstream.messages(Buffer.from(request), { headers: {}, signal: AbortSignal.any([signal, timeLimit(TIMEOUT_MS)]) });
     const body = parseJson(await readBounded(answer.body, MAX_ANSWER_BYTES));
     // What the provider does not take, it would refuse for ever; everything else is trouble that passes, or that the operator mends.
     const isRefused = answer.status === 400 || answer.status === 413;

@@ -3,6 +3,7 @@ import { type Dispatcher, request } from "undici";
 import { EgressRefused } from "../sdk/src/egress-refused.ts";
 import { guardedAgent, type Lookup } from "../sdk/src/guarded-connect.ts";
 import { type EgressPolicy, type OutboundUrl, readOutboundUrl } from "../sdk/src/outbound-url.ts";
+import { timeLimit } from "../sdk/src/time-limit.ts";
 
 /** Why there was no answer. */
 export type PostFailure =
@@ -42,7 +43,7 @@ export function openEgress(policy: EgressPolicy, lookup?: Lookup): Egress {
       // Rules may have become stricter since the URL was stored.
       const read = readOutboundUrl(url, policy);
       if ("problem" in read) return { ms: 0, failure: "address_not_allowed" };
-      const limit = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
+      const limit = AbortSignal.any([signal, timeLimit(timeoutMs)]);
       try {
         const answer = await request(read.url, {
           method: "POST",

@@ -8,6 +8,7 @@ import { endingWarning } from "../registry/plugin-versions.ts";
 import { fullJitterMs } from "../retry-delay.ts";
 import { deprecationOf } from "../sdk/src/envelope-versions.ts";
 import type { InputEnvelope, OutputEnvelope, Warning } from "../sdk/src/envelopes.ts";
+import { timeLimit } from "../sdk/src/time-limit.ts";
 import type { StoredError } from "../tasks/task-view.ts";
 import type { Shortening } from "./assemble-context.ts";
 import { callPlugin, type PluginCaller, PluginStopped } from "./call-plugin.ts";
@@ -116,10 +117,10 @@ async function callUntilFinal(
     tries += 1;
     const leftMs = claim.deadlineAtMs - nowMs();
     const timeoutMs = Math.max(1, Math.min(manifest.timeout_seconds * 1000, leftMs));
-    const timeout = AbortSignal.timeout(timeoutMs + TIMEOUT_SLACK_MS);
+    const timeout = timeLimit(timeoutMs + TIMEOUT_SLACK_MS);
     // Most calls end by themselves long before this instance has to.
     const stopAfterMs = runner.stopAfterMs !== undefined && runner.stopAfterMs < nowMs() + timeoutMs ? runner.stopAfterMs : null;
-    const leaving = stopAfterMs === null ? [] : [AbortSignal.timeout(Math.max(stopAfterMs - nowMs(), 0) + LAST_NODE_MS)];
+    const leaving = stopAfterMs === null ? [] : [timeLimit(Math.max(stopAfterMs - nowMs(), 0) + LAST_NODE_MS)];
     const signal = AbortSignal.any([lease.signal, stopping, timeout, ...leaving]);
     let failure: Failure;
     try {

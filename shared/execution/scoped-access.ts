@@ -7,6 +7,7 @@ import { Refusal } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { asId, newId, publicId, type TenantId } from "../ids.ts";
 import type { ArtifactRef } from "../sdk/src/envelopes.ts";
+import { timeLimit } from "../sdk/src/time-limit.ts";
 import { artifactKey } from "../storage/artifact-name.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
@@ -52,7 +53,7 @@ export async function storeArtifact(
   const mediaType = MEDIA_TYPES.test(essence) ? essence : "application/octet-stream";
   const key = artifactKey(capability.tenant, capability.plugin, capability.task, capability.step, file.name);
   const sha256 = createHash("sha256").update(file.bytes).digest("hex");
-  const isDelayed = await storage.put(key, file.bytes, mediaType, AbortSignal.timeout(PUT_TIMEOUT_MS)).then(
+  const isDelayed = await storage.put(key, file.bytes, mediaType, timeLimit(PUT_TIMEOUT_MS)).then(
     () => false,
     (error: unknown) => {
       telemetry.degraded("artifact store", error);
@@ -108,7 +109,7 @@ export async function readOwnArtifact({ db, storage }: { db: TenantDb; storage: 
       .executeTakeFirst(),
   );
   if (!row) return null;
-  const bytes = row.bytes ?? (await storage.get(row.storage_key, AbortSignal.timeout(PUT_TIMEOUT_MS)).catch(storeAway));
+  const bytes = row.bytes ?? (await storage.get(row.storage_key, timeLimit(PUT_TIMEOUT_MS)).catch(storeAway));
   if (bytes === null) return null;
   if (createHash("sha256").update(bytes).digest("hex") !== row.sha256) throw storeAway(new Error("the object store holds other bytes than were stored"));
   return { bytes, mediaType: row.media_type };

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import * as v from "valibot";
 import type { PlatformDb } from "../db/database.ts";
 import { failpoint } from "../failpoint.ts";
+import { timeLimit } from "../sdk/src/time-limit.ts";
 import type { ObjectStore } from "../storage/object-store.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 
@@ -19,7 +20,7 @@ export async function uploadWaiting(
   { db, storage, telemetry }: { db: PlatformDb; storage: ObjectStore; telemetry: Pick<Telemetry, "degraded" | "artifactUploaded"> },
   signal: AbortSignal,
 ): Promise<void> {
-  const until = AbortSignal.any([signal, AbortSignal.timeout(RUN_MS)]);
+  const until = AbortSignal.any([signal, timeLimit(RUN_MS)]);
   let failures = 0;
   for (let files = 0; files < MAX_FILES && failures < MAX_FAILURES && !until.aborted; files++) {
     const [raw] = await db.call("SELECT * FROM take_due_upload()", []);

@@ -7,6 +7,7 @@ import type { PlatformDb, TenantDb } from "../db/database.ts";
 import { failpoint } from "../failpoint.ts";
 import { asId, type DocumentId, type TenantId } from "../ids.ts";
 import { EMBEDDING_DIMENSIONS, type Embedder } from "../models/embedder.ts";
+import { timeLimit } from "../sdk/src/time-limit.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 import { type Chunk, chunkDocument } from "./chunk-document.ts";
 import { MediaType } from "./documents.ts";
@@ -86,7 +87,7 @@ async function embedChunks({ db, embedder }: DocumentEmbedder, lease: Lease, chu
     const batch = chunks.slice(from, from + BATCH);
     // The headings are a part of what a passage means.
     const texts = batch.map(({ heading, content }) => (heading ? `${heading}\n${content}` : content));
-    const vectors = await embedder.embed(texts, AbortSignal.any([stopping, AbortSignal.timeout(EMBED_TIMEOUT_MS)]));
+    const vectors = await embedder.embed(texts, AbortSignal.any([stopping, timeLimit(EMBED_TIMEOUT_MS)]));
     if (vectors.length !== batch.length || vectors.some((vector) => vector.length !== EMBEDDING_DIMENSIONS)) throw new Error("the embedder's answer has the wrong shape");
     FAILPOINT: await failpoint("knowledge.after_embed");
     const [row] = await db.call<{ held: boolean }>("SELECT add_chunks($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) AS held", [

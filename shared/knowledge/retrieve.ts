@@ -4,6 +4,7 @@ import type { TenantDb } from "../db/database.ts";
 import type { TenantId } from "../ids.ts";
 import type { Embedder } from "../models/embedder.ts";
 import type { KnowledgeChunk } from "../sdk/src/envelopes.ts";
+import { timeLimit } from "../sdk/src/time-limit.ts";
 import { SIMILARITY_CUTS } from "./similarity-cuts.ts";
 import { vectorLiteral } from "./vector-literal.ts";
 
@@ -55,7 +56,7 @@ async function hasKnowledge(db: TenantDb, tenantId: TenantId, model: string): Pr
 }
 
 async function embedOne(embedder: Embedder, text: string): Promise<Float32Array> {
-  const [vector] = await embedder.embed([text], AbortSignal.timeout(EMBED_TIMEOUT_MS));
+  const [vector] = await embedder.embed([text], timeLimit(EMBED_TIMEOUT_MS));
   if (!vector) throw new Error("the embedder answered without a vector");
   return vector;
 }

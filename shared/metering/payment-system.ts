@@ -1,5 +1,6 @@
 /** The operator's payment system, reached by HTTP. Its address is a setting and no tenant's word, so it may be inside the cluster. */
 import { createHmac } from "node:crypto";
+import { timeLimit } from "../sdk/src/time-limit.ts";
 import type { PaymentSystem } from "./announce-invoices.ts";
 
 const TIMEOUT_MS = 10_000;
@@ -13,7 +14,7 @@ export function openPaymentSystem(url: string, secret: string): PaymentSystem {
       headers: { ...headers, "x-aau-signature": `sha256=${signature}` },
       body,
       redirect: "error",
-      signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]),
+      signal: AbortSignal.any([signal, timeLimit(TIMEOUT_MS)]),
     });
     // Nobody reads it, and an unread body would keep its connection.
     await answer.body?.cancel();

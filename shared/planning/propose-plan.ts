@@ -7,6 +7,7 @@ import type { CatalogueEntry } from "../registry/catalogue.ts";
 import { type Answer, ask, chooserModel, described, NO_CANDIDATE, quoted } from "../routing/choose-by-model.ts";
 import type { Router } from "../routing/route-command.ts";
 import { findVisible } from "../routing/score-texts.ts";
+import { timeLimit } from "../sdk/src/time-limit.ts";
 import type { RatedPart } from "./assign-parts.ts";
 
 const TOOL = "propose_plan";
@@ -28,7 +29,7 @@ export async function proposePlan(router: Router, parts: readonly RatedPart[]): 
   const startedAt = performance.now();
   let answer: Answer | null = null;
   try {
-    answer = await ask(upstream, requestFor(model, parts, offered), AbortSignal.timeout(TIMEOUT_MS));
+    answer = await ask(upstream, requestFor(model, parts, offered), timeLimit(TIMEOUT_MS));
   } catch (error) {
     telemetry.degraded("model plan", error);
   }

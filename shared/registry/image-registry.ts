@@ -8,6 +8,7 @@ import { Agent, type Dispatcher, request } from "undici";
 import * as v from "valibot";
 import { Refusal } from "../errors.ts";
 import type { ImageSignature } from "../sdk/src/publishing/simple-signing.ts";
+import { timeLimit } from "../sdk/src/time-limit.ts";
 import { signatureRefusal } from "./verify-signature.ts";
 
 export interface ImageReference {
@@ -106,7 +107,7 @@ export function openImageRegistry(origins: readonly string[]): ImageRegistry {
     async signaturesOf({ host, repository, digest }, given) {
       const origin = byHost.get(host);
       if (!origin) throw new Refusal("INVALID_INPUT", { message: "image: this platform does not take images from that registry." });
-      const signal = AbortSignal.any([AbortSignal.timeout(TOTAL_MS), ...(given ? [given] : [])]);
+      const signal = AbortSignal.any([timeLimit(TOTAL_MS), ...(given ? [given] : [])]);
       const base = `${origin}/v2/${repository}`;
       const image = await read(`${base}/manifests/${digest}`, MANIFEST_TYPES, MAX_MANIFEST_BYTES, signal);
       if (image === null) throw signatureRefusal("image_mismatch", "The image registry has no image with this digest.");

@@ -1,6 +1,7 @@
 import * as v from "valibot";
 import type { PlatformDb } from "../db/database.ts";
 import { type PluginClient, PluginFailure } from "../execution/plugin-client.ts";
+import { timeLimit } from "../sdk/src/time-limit.ts";
 import type { PluginTrust } from "./admit-image.ts";
 import { Health } from "./catalogue.ts";
 import { makeRoutable } from "./register-plugin.ts";
@@ -29,7 +30,7 @@ export async function listProbeTargets(db: PlatformDb): Promise<ProbeTarget[]> {
  */
 export async function probePlugin(plugins: PluginClient, endpoint: string, signal: AbortSignal): Promise<Health | "asleep"> {
   try {
-    return v.parse(Health, await plugins.health(endpoint, AbortSignal.any([signal, AbortSignal.timeout(PROBE_TIMEOUT_MS)])));
+    return v.parse(Health, await plugins.health(endpoint, AbortSignal.any([signal, timeLimit(PROBE_TIMEOUT_MS)])));
   } catch (error) {
     if (signal.aborted) throw error;
     if (error instanceof PluginFailure && error.isUnreached) return "asleep";

@@ -9,6 +9,7 @@ import { readBounded } from "../metering/bounded-body.ts";
 import { parseJson } from "../models/messages-api.ts";
 import type { Upstream } from "../models/upstream.ts";
 import type { CatalogueEntry } from "../registry/catalogue.ts";
+import { timeLimit } from "../sdk/src/time-limit.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 
 /** Shorter than any plugin's name may be said to be by chance, but still a possible name: a plugin called so is never offered to the model. */
@@ -45,7 +46,7 @@ export async function chooseByModel(
   const startedAt = performance.now();
   let answer: Answer | null = null;
   try {
-    answer = await ask(upstream, requestFor(model, command, candidates), AbortSignal.timeout(TIMEOUT_MS));
+    answer = await ask(upstream, requestFor(model, command, candidates), timeLimit(TIMEOUT_MS));
   } catch (error) {
     telemetry.degraded("model choice", error);
   }

@@ -1,6 +1,7 @@
 /** Scores texts against the plugins that a tenant may see: by embeddings, in one call for all texts, or by keywords when those are down. */
 import type { Embedder } from "../models/embedder.ts";
 import type { Catalogue, CatalogueEntry } from "../registry/catalogue.ts";
+import { timeLimit } from "../sdk/src/time-limit.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
 import { BACKGROUND_SENTENCES } from "./background.ts";
 import { buildCapabilityIndex, type CapabilityIndex, scoreCommand } from "./capability-index.ts";
@@ -64,7 +65,7 @@ const restsUntil = new WeakMap<Embedder, number>();
 /** Null when the embedding service does not answer in time, or with what are no vectors of its model. */
 async function embedAll({ catalogue, embedder, telemetry }: Scorer, texts: readonly string[]): Promise<{ index: CapabilityIndex; vectors: Float32Array[] } | null> {
   if ((restsUntil.get(embedder) ?? 0) > performance.now()) return null;
-  const timeOut = AbortSignal.timeout(EMBED_TIMEOUT_MS);
+  const timeOut = timeLimit(EMBED_TIMEOUT_MS);
   try {
     const [vectors, index] = await Promise.race([Promise.all([embedder.embed(texts, timeOut), indexOf(catalogue, embedder)]), rejection(timeOut)]);
     if (vectors.length !== texts.length) throw new RangeError(`the embedding model answered ${vectors.length} vectors for ${texts.length} texts`);

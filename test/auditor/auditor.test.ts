@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { publicId } from "../../shared/ids.ts";
-import { audit, holds, type Invariant } from "../faults/auditor.ts";
+import { audit } from "../faults/auditor.ts";
+import { holds, type Invariant } from "../faults/invariants.ts";
 import type { Records } from "../faults/records.ts";
 
 const TASK = "01a20ac7-0abb-7443-b8ad-03c0e91b6db9";
@@ -39,9 +40,9 @@ function goodRecords(): Records {
   });
   return {
     journal: [
-      { at: 1, op: "submit", marker: "job-1", outcome: "invoke", deserves: { status: ["success"] } },
+      { at: 1, op: "submit", marker: "job-1", outcome: "invoke", deserves: { status: ["success"] }, tenant: TENANT },
       { at: 2, op: "submit", marker: "job-1", outcome: "ok", status: 202, task_id: told, seen: "queued" },
-      { at: 3, op: "read", marker: "job-1", outcome: "ok", status: 200, task_id: told, seen: "success" },
+      { at: 3, op: "read", marker: "job-1", outcome: "ok", status: 200, task_id: told, seen: "success", tenant: TENANT, marks: ["job-1"] },
       { at: 1, op: "submit", marker: "job-refused", outcome: "invoke" },
       { at: 2, op: "submit", marker: "job-refused", outcome: "fail", status: 422 },
     ],
@@ -66,6 +67,7 @@ function goodRecords(): Records {
         error_cause: null,
         routing_method: "explicit",
         warnings: [],
+        erased: false,
       },
     ],
     steps: [{ task_id: TASK, step: "main", attempt: 1, status: "success" }],
@@ -84,6 +86,23 @@ function goodRecords(): Records {
     tickets: [],
     pace: { beforeMs: 300, afterMs: 310, recoveredAfterSec: 1 },
     levels: [{ what: "sessions", before: 20, after: 18, limit: 20 }],
+    around: {
+      heard: [
+        { at: 1_000_000, endpoint: "hook", webhook_id: "evt_1", timestamp: 1_000, is_valid: true, type: "task.completed", subject: told, marks: ["job-1"], is_accepted: true },
+        { at: 1_060_000, endpoint: "hook", webhook_id: "evt_1", timestamp: 1_060, is_valid: true, type: "task.completed", subject: told, marks: ["job-1"], is_accepted: true },
+      ],
+      endpoints: [{ id: "hook", tenantId: TENANT, isHealthy: true, since: at(0) }],
+      invoices: [],
+      lines: [],
+      usageDays: [{ tenant_id: TENANT, month: "2030-01", is_invoiced: false, billable: 1, cost: 200 }],
+      billable: [{ tenant_id: TENANT, month: "2030-01", billable: 1, cost: 200 }],
+      closed: [],
+      prompts: [{ call: 1, marks: ["job-1"] }],
+      objects: [{ key: `${TENANT}/a.txt`, marks: ["job-1"] }],
+      logs: [{ file: "wake.log", marks: [] }],
+      erased: [{ who: "somebody", isCertified: true, foundBefore: 3, found: {} }],
+      facts: [{ invariant: "D", what: "seen from outside", isSo: true }],
+    },
   };
 }
 
@@ -122,6 +141,37 @@ describe("the auditor", () => {
     expect(findings.flatMap(({ violations }) => violations)).toEqual([]);
     expect(holds(findings)).toBe(true);
     for (const { checked } of findings) expect(checked).toBeGreaterThan(0);
+  });
+
+  it.each<[Invariant, string, (around: Records["around"]) => void]>([
+    ["I7", "two invoices for a month", (r) => void r.invoices.push(...[1, 2].map((number) => ({ id: told, tenant_id: OTHER, number, month: "2030-01", total: 0 })))],
+    ["I7", "an invoice that is not the sum of its lines", (r) => void r.invoices.push({ id: OTHER, tenant_id: OTHER, number: 1, month: "2030-01", total: 7 })],
+    ["I7", "usage that is neither counted nor invoiced", (r) => Object.assign(first(r.usageDays), { cost: 199 })],
+    [
+      "I7",
+      "usage that is invoiced and waits too",
+      (r) => void r.lines.push({ invoice_id: OTHER, tenant_id: TENANT, kind: "model_usage", origin: "2030-01", quantity: 1, amount: 200 }),
+    ],
+    ["I9", "an end that was told to nobody", (r) => void r.heard.splice(0)],
+    ["I9", "an end that was told and not taken", (r) => void r.heard.splice(0, 2, { ...first(r.heard), is_accepted: false })],
+    ["I9", "a signature that does not hold", (r) => Object.assign(first(r.heard), { is_valid: false })],
+    ["I9", "a second attempt under the time of the first", (r) => Object.assign(first(r.heard.slice(1)), { timestamp: 1_000 })],
+    ["I9", "a second attempt under another id", (r) => Object.assign(first(r.heard.slice(1)), { webhook_id: "evt_2" })],
+    ["I9", "one id for two events", (r) => void r.heard.push({ ...first(r.heard), subject: publicId("task", OTHER) })],
+    ["I11", "another tenant's mark in a webhook", (r) => Object.assign(first(r.endpoints), { tenantId: OTHER, isHealthy: false })],
+    ["I11", "another tenant's mark in a prompt", (r) => first(r.prompts).marks.push("job-of-another")],
+    ["I11", "another tenant's mark in a file", (r) => Object.assign(first(r.objects), { key: `${OTHER}/a.txt` })],
+    ["I11", "a mark in a log", (r) => first(r.logs).marks.push("job-1")],
+    ["I12", "something left of somebody", (r) => Object.assign(first(r.erased), { found: { messages: 1 } })],
+    ["I12", "an erasure without a certificate", (r) => Object.assign(first(r.erased), { isCertified: false })],
+    ["I12", "a search that never found anything", (r) => Object.assign(first(r.erased), { foundBefore: 0 })],
+    ["D", "something that a scenario saw otherwise", (r) => Object.assign(first(r.facts), { isSo: false })],
+  ])("%s: sees around the tasks %s", (invariant, _, change) => {
+    expect(broken(({ around }) => change(around))).toContain(invariant);
+  });
+
+  it("I11: sees an answer that shows what is another tenant's", () => {
+    expect(broken((r) => void r.journal.push({ at: 9, op: "peek", marker: "job-2", outcome: "ok", tenant: OTHER, marks: ["job-1"] }))).toEqual(["I11"]);
   });
 
   it.each<[Invariant, string, (records: Records) => void]>([

@@ -1,32 +1,11 @@
 /**
  * Holds the records of a run against the invariants and says where they break. It is one list of rules over plain data, and longer than a file
- * should be for that: it asks no part of the platform, so it cannot share a mistake with one. I9, I11 and I12 have tests of their own.
+ * should be for that: it asks no part of the platform, so it cannot share a mistake with one. What stands around a task is in audit-around.ts.
  */
 import { parseId } from "../../shared/ids.ts";
+import { aroundTasks } from "./audit-around.ts";
+import { Book, type Finding, groupBy } from "./invariants.ts";
 import type { CallRecord, LedgerRecord, Records, TaskRecord } from "./records.ts";
-
-export const INVARIANTS = {
-  I1: "no loss: every accepted submit exists and ends by its deadline and two leases",
-  I2: "no ghosts: one key gives one task; a refusal left nothing",
-  I3: "one settlement: one terminal write, all rows of one attempt",
-  I4: "no revival: what has ended stays as it is; cancelled is not billed",
-  I5: "billed is real: every billed call is one call in the provider's ledger, with its tokens",
-  I6: "real is known: every call in the ledger is settled, or listed and billed to nobody",
-  I7: "no double bill: one usage row per step, one answer per question, sums agree",
-  I8: "reservations return: nothing is reserved at rest, and no quota is exceeded",
-  I10: "side effects: what a plugin did outside reached the tool, under one key per task, and each issue has one ticket",
-  I13: "liveness: after the faults, tasks are as fast as before, and nobody restarted anything by hand",
-  I14: "no leak: sockets, sessions, streams and pending entries are back where they were",
-  D: "deserved: every task ended in the state that its fault deserves",
-} as const;
-export type Invariant = keyof typeof INVARIANTS;
-
-export interface Finding {
-  invariant: Invariant;
-  /** How many things were looked at. */
-  checked: number;
-  violations: string[];
-}
 
 export interface AuditOptions {
   leaseMs: number;
@@ -43,42 +22,44 @@ const SUCCEEDED = new Set(["success", "partial"]);
 export function audit(records: Records, { leaseMs }: AuditOptions): Finding[] {
   const book = new Book();
   const view = indexed(records);
+  // Of the erased only what they cost is still there; what they said can be compared with nothing.
+  const living = withoutErased(records);
+  const livingView = indexed(living);
   noLoss(book, records, view, leaseMs);
-  noGhosts(book, records, view);
-  oneSettlement(book, records, view);
-  noRevival(book, records, view);
-  billedIsReal(book, records, view);
-  realIsKnown(book, records, view);
+  noGhosts(book, living, livingView);
+  oneSettlement(book, living, livingView);
+  noRevival(book, living, livingView);
+  billedIsReal(book, living, livingView);
+  realIsKnown(book, living, livingView);
   noDoubleBill(book, records, view);
   reservationsReturn(book, records);
-  sideEffects(book, records, view);
+  sideEffects(book, living, livingView);
   liveness(book, records);
   noLeak(book, records);
-  deserved(book, records, view);
+  deserved(book, living, livingView);
+  aroundTasks(book, records);
   return book.findings();
 }
 
-export const holds = (findings: readonly Finding[]): boolean => findings.every(({ violations }) => violations.length === 0);
-
-class Book {
-  readonly #findings = new Map(Object.keys(INVARIANTS).map((invariant) => [invariant, { checked: 0, violations: [] as string[] }]));
-
-  check(invariant: Invariant, isKept: boolean, violation: () => string): void {
-    const finding = this.#findings.get(invariant);
-    if (!finding) return;
-    finding.checked += 1;
-    if (!isKept) finding.violations.push(violation());
-  }
-
-  findings(): Finding[] {
-    return [...this.#findings].map(([invariant, finding]) => ({ invariant: invariant as Invariant, ...finding }));
-  }
-}
-
-function groupBy<T>(rows: readonly T[], key: (row: T) => string): ReadonlyMap<string, readonly T[]> {
-  const groups = new Map<string, T[]>();
-  for (const row of rows) groups.set(key(row), [...(groups.get(key(row)) ?? []), row]);
-  return groups;
+function withoutErased(records: Records): Records {
+  const gone = new Set(records.tasks.flatMap((task) => (task.erased ? [task.id] : [])));
+  if (gone.size === 0) return records;
+  const markers = new Set(records.journal.flatMap(({ marker, task_id }) => (gone.has(uuidOf(task_id)) ? [marker] : [])));
+  const ofLiving = <T extends { task_id: string }>(rows: T[]) => rows.filter(({ task_id }) => !gone.has(task_id));
+  return {
+    ...records,
+    tasks: records.tasks.filter(({ id }) => !gone.has(id)),
+    journal: records.journal.filter(({ marker }) => !markers.has(marker)),
+    ledger: records.ledger.filter(({ marker }) => !markers.has(marker)),
+    effects: records.effects.filter(({ marker }) => !markers.has(marker)),
+    steps: ofLiving(records.steps),
+    events: ofLiving(records.events),
+    keys: ofLiving(records.keys),
+    calls: ofLiving(records.calls),
+    usage: ofLiving(records.usage),
+    artifacts: ofLiving(records.artifacts),
+    tickets: ofLiving(records.tickets),
+  };
 }
 
 function indexed(records: Records) {

@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { sep } from "node:path";
 import type { Plugin } from "esbuild";
 import pg from "pg";
-import type { Invariant } from "./auditor.ts";
+import type { Invariant } from "./invariants.ts";
 
 interface Safeguard {
   /** What is taken out. */
@@ -78,6 +78,26 @@ const SAFEGUARDS = {
     turnsRed: "I8",
     shows: "s7",
     functions: { finish_tasks: ["reserved = u.reserved - h.reserved, "] },
+  },
+  sender: {
+    what: "what a sender was about to tell is never taken from it when it dies",
+    turnsRed: "I9",
+    shows: "webhook.before_post",
+    functions: { claim_webhook_delivery: [" OR q.lease_until < now()"] },
+  },
+  tenant: {
+    what: "a task is found by its id alone, whoever asks",
+    turnsRed: "I11",
+    shows: "I11",
+    functions: { read_tasks: ["t.tenant_id = p_tenants[i] AND "] },
+    statements: ["ALTER TABLE tasks DISABLE ROW LEVEL SECURITY"],
+    files: { "shared/tasks/read-tasks.ts": [" && row.tenant_id === tenantId"] },
+  },
+  tombstone: {
+    what: "nobody notes outside of PostgreSQL who was erased, so a backup brings them back",
+    turnsRed: "I12",
+    shows: "F-33",
+    files: { "shared/privacy/erase-user.ts": ["await putTombstone(storage, claim);"] },
   },
   fingerprint: {
     what: "create_tickets files without looking, and no index keeps an issue to one ticket",

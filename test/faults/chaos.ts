@@ -19,6 +19,7 @@ const KILLED = [
   "scope-gateway",
   "ticket-processor",
   "wake",
+  "webhook-deliver",
 ] as const;
 const STATEMENTS = ["admit_tasks", "claim_tasks", "renew_lease", "settle_tasks", "hand_back_task", "open_llm_call", "close_llm_call", "record_step", "create_tickets"] as const;
 const VARIANTS: readonly [LostReply, LostReply] = ["committed", "lost"];

@@ -2,8 +2,9 @@
 import { readdirSync, readlinkSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Client } from "./client.ts";
-import { ask, type FaultPlatform } from "./platform.ts";
+import type { FaultPlatform } from "./platform.ts";
 import type { Level, Pace } from "./records.ts";
+import { ask } from "./redis-server.ts";
 
 export type Levels = ReadonlyMap<string, number>;
 

@@ -1,22 +1,20 @@
 /**
  * The platform of a fault run: PostgreSQL with fsync, Redis without persistence, and every function in a process of its own from its own
- * bundle, as deployed but with failpoints kept. The provider and the object store are never faulted.
+ * bundle, as deployed but with failpoints kept. The provider and the object store are never faulted. It is one list of what there is, and how it
+ * hangs together, and longer than a file should be for that.
  */
-import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { startFauxqs } from "fauxqs";
-import { Redis } from "ioredis";
 import pg from "pg";
 import ticketProcessor from "../../functions/plugins/ticket-processor/ticket-processor.ts";
 import { bundle } from "../../scripts/build/bundle.ts";
 import type { Target } from "../../scripts/build/targets.ts";
 import { build } from "../../scripts/build.ts";
 import { freePort } from "../../scripts/local/child.ts";
-import { type LocalRedis, startRedis } from "../../scripts/local/redis.ts";
 import { migrate } from "../../scripts/migrate.ts";
-import { seedKey, seedTenant } from "../../scripts/seed-tenant.ts";
+import { seedTenant } from "../../scripts/seed-tenant.ts";
+import { openKeyRing } from "../../shared/access/key-ring.ts";
 import { openDatabase } from "../../shared/db/database.ts";
 import { randomHex } from "../../shared/ids.ts";
 import { EMBEDDING_DIMENSIONS } from "../../shared/models/embedder.ts";
@@ -24,14 +22,19 @@ import type { Manifest } from "../../shared/sdk/src/manifest.ts";
 import { openObjectStore } from "../../shared/storage/object-store.ts";
 import { startPostgres } from "../support/postgres.ts";
 import { publishUnsigned } from "../support/publish-unsigned.ts";
+import { type Backup, backUp } from "./backup.ts";
 import { BREAKS, type Break, breakCode, breakDatabase } from "./breaks.ts";
 import { type Front, startFront } from "./front.ts";
 import { type Embeddings, startEmbeddings, startTool } from "./outside.ts";
 import plugin, { FILER } from "./plugin.ts";
 import { type PostgresProxy, startPostgresProxy } from "./postgres-proxy.ts";
+import { startProvider } from "./provider.ts";
+import { type Receivers, startReceivers } from "./receivers.ts";
 import type { Sources } from "./records.ts";
+import { type RedisServer, startRedisServer } from "./redis-server.ts";
 import { type StoreDoor, startStoreDoor } from "./store-door.ts";
 import { Supervised } from "./supervisor.ts";
+import { openTenants, type Tenants } from "./tenants.ts";
 import { startWire, type Wire } from "./wire.ts";
 
 export const LEASE_MS = 2_000;
@@ -39,7 +42,10 @@ export const LEASE_MS = 2_000;
 export const QUOTA = 12;
 
 const BUCKET = "aau-artifacts";
-const FUNCTIONS = ["task-submit", "task-poll", "task-cancel", "task-execute", "llm-gateway", "scope-gateway", "wake", "artifact-upload", "bridge", FILER] as const;
+const FUNCTIONS = [
+  ...["task-submit", "task-poll", "task-cancel", "task-execute", "llm-gateway", "scope-gateway", "wake", "artifact-upload", "bridge", FILER],
+  ...["webhook-deliver", "billing-aggregate", "erasure-request", "user-erase", "api-key-revoke", "key-upkeep", "migrate"],
+] as const;
 /** Two executors, so that somebody can take over from a stopped one. */
 const PROCESSES = [
   "task-submit",
@@ -54,21 +60,33 @@ const PROCESSES = [
   "bridge",
   "plugin",
   "ticket-processor",
+  "webhook-deliver",
+  "billing-aggregate-1",
+  "billing-aggregate-2",
+  "erasure-request",
+  "user-erase",
+  "api-key-revoke",
+  "key-upkeep",
 ] as const;
 export type ProcessName = (typeof PROCESSES)[number];
 /** These speak to PostgreSQL through the proxy. */
-const BEHIND_PROXY = new Set<string>(["task-submit", "task-cancel", "task-execute", "llm-gateway", "scope-gateway"]);
+const BEHIND_PROXY = new Set<string>(["task-submit", "task-cancel", "task-execute", "llm-gateway", "scope-gateway", "webhook-deliver", "user-erase", "api-key-revoke"]);
+/** And these through one of their own: each COMMIT there is one of theirs. */
+const BEHIND_OWN_PROXY = new Set<string>(["billing-aggregate"]);
 
 export interface FaultPlatform {
   processes: Readonly<Record<ProcessName, Supervised>>;
   postgres: PostgresProxy;
+  billingPostgres: PostgresProxy;
   /** PostgreSQL itself. */
-  database: { crash(downMs: number): Promise<void>; url: string };
+  database: { crash(downMs: number): Promise<void>; backUp(): Promise<Backup>; url: string };
   redis: RedisServer;
   /** What stands before Redis, and before the object store. */
   redisWire: Wire;
   store: StoreDoor;
   embeddings: Embeddings;
+  receivers: Receivers;
+  tenants: Tenants;
   /** The public API. */
   api: Front;
   /** Keys of a tenant without a quota, and of one with `QUOTA`. */
@@ -76,6 +94,13 @@ export interface FaultPlatform {
   sources: Sources;
   /** Registers a plugin that listens somewhere, and subscribes the tenant without a quota to it. */
   addPlugin(manifest: Manifest, endpoint: string): Promise<void>;
+  /** A process beside the others, that is not started: a function's, or another bundle's. What `env` says goes first. */
+  spare(name: string, bundle: string, env?: Record<string, string>): Promise<Supervised>;
+  /** Where a bundle starts, and what it finds in its environment, beside its port. */
+  bundleOf(name: string): string;
+  env: Readonly<Record<string, string>>;
+  /** Of the platform's own jobs. */
+  serviceToken: string;
   /** A superuser's connection, for looking. */
   look: pg.Pool;
   stop(): Promise<void>;
@@ -117,9 +142,12 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
   closers.push(() => look.end());
 
   const postgres = await startPostgresProxy({ host: "127.0.0.1", port: Number(databaseUrl.port) });
-  closers.push(() => postgres.close());
-  const lossyUrl = new URL(databaseUrl);
-  lossyUrl.port = String(postgres.port);
+  const billingPostgres = await startPostgresProxy({ host: "127.0.0.1", port: Number(databaseUrl.port) });
+  closers.push(
+    () => postgres.close(),
+    () => billingPostgres.close(),
+  );
+  const through = (proxy: PostgresProxy) => Object.assign(new URL(databaseUrl), { port: String(proxy.port) }).href;
   const redis = await startRedisServer(folder);
   closers.push(() => redis.stop());
   const redisWire = await startWire({ host: "127.0.0.1", port: Number(new URL(redis.url).port) });
@@ -135,12 +163,16 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
     ledgerFile: join(folder, "ledger.jsonl"),
     markersFile: join(folder, "markers.jsonl"),
     effectsFile: join(folder, "effects.jsonl"),
+    heardFile: join(folder, "heard.jsonl"),
+    logFolder: logs,
     s3: { endpoint: `http://127.0.0.1:${s3.port}`, bucket: BUCKET },
   };
   const provider = await startProvider(sources, closers);
   const tool = await startTool(sources.effectsFile);
   const embeddings = await startEmbeddings();
+  const receivers = await startReceivers(sources.heardFile);
   closers.push(
+    () => receivers.close(),
     () => tool.close(),
     () => embeddings.close(),
   );
@@ -153,14 +185,18 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
   const running = new Map<ProcessName, Supervised>();
   const upPorts = (...names: ProcessName[]) => names.flatMap((name) => (running.get(name)?.isUp ? [portOf(name)] : []));
   const byMethod: Record<string, ProcessName> = { POST: "task-submit", GET: "task-poll", DELETE: "task-cancel" };
-  const api = await startFront((method) => upPorts(byMethod[method] ?? "task-poll"));
+  const byPath: readonly [string, ProcessName][] = [
+    ["/v1/gdpr/erasure-request", "erasure-request"],
+    ["/v1/api-keys/", "api-key-revoke"],
+  ];
+  const api = await startFront((method, path) => upPorts(byPath.find(([start]) => path.startsWith(start))?.[1] ?? byMethod[method] ?? "task-poll"));
   const executors = await startFront(() => upPorts("task-execute-1", "task-execute-2"));
   closers.push(
     () => api.close(),
     () => executors.close(),
   );
 
-  const serviceToken = randomHex();
+  const [serviceToken, secretsKey] = [randomHex(), randomHex()];
   const shared: Record<string, string> = {
     LOG_LEVEL: "warn",
     DATABASE_POOL: "5",
@@ -175,36 +211,54 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
     OPENAI_BASE_URL: embeddings.url,
     TOOL_URL: tool.url,
     CAPABILITY_KEY: randomHex(),
-    SECRETS_KEY: randomHex(),
+    SECRETS_KEY: secretsKey,
+    AAU_ALLOW_PRIVATE_WEBHOOKS: "true",
     SERVICE_TOKEN: serviceToken,
-    FUNCTION_URLS: `task-execute=${executors.url}`,
+    FUNCTION_URLS: `task-execute=${executors.url},${(["webhook-deliver", "user-erase"] as const).map((name) => `${name}=http://127.0.0.1:${portOf(name)}`).join(",")}`,
     TASK_LEASE_MS: String(LEASE_MS),
     DRAIN_MS: "5000",
     LLM_GATEWAY_URL: `http://127.0.0.1:${portOf("llm-gateway")}`,
     SCOPE_GATEWAY_URL: `http://127.0.0.1:${portOf("scope-gateway")}`,
   };
+  const databaseOf = (fn: string) => (BEHIND_PROXY.has(fn) ? through(postgres) : BEHIND_OWN_PROXY.has(fn) ? through(billingPostgres) : databaseUrl.href);
   const processes = Object.fromEntries(
     PROCESSES.map((name) => {
       const fn = name.replace(/-\d$/, "");
-      const env = { ...shared, DATABASE_URL: BEHIND_PROXY.has(fn) ? lossyUrl.href : databaseUrl.href };
+      const env = { ...shared, DATABASE_URL: databaseOf(fn) };
       return [name, new Supervised({ name, args: [bundles.get(fn) ?? ""], env, port: portOf(name) }, logs)];
     }),
   ) as Record<ProcessName, Supervised>;
   for (const name of PROCESSES) running.set(name, processes[name]);
   closers.push(() => Promise.all(PROCESSES.map((name) => processes[name].stop("SIGKILL"))));
 
-  const keys = await seed(databaseUrl.href, { [plugin.name]: `http://127.0.0.1:${portOf("plugin")}`, [FILER]: `http://127.0.0.1:${portOf(FILER)}` });
+  const db = await openDatabase({ url: databaseUrl.href, driver: "pg", poolSize: 2 });
+  closers.push(() => db.close());
+  const tenants = openTenants(db, receivers, openKeyRing({ id: "k1", key: secretsKey }));
+  const keys = await seed(databaseUrl.href, tenants, { [plugin.name]: `http://127.0.0.1:${portOf("plugin")}`, [FILER]: `http://127.0.0.1:${portOf(FILER)}` });
   // Two at a time: on two cores more would only wait for each other.
   for (let i = 0; i < PROCESSES.length; i += 2) await Promise.all(PROCESSES.slice(i, i + 2).map((name) => processes[name].start()));
   for (const name of ["wake", "artifact-upload"] as const) closers.push(startTimer(processes[name].port, serviceToken));
   return {
     processes,
     postgres,
-    database: { crash: (downMs) => server.crash(downMs), url: databaseUrl.href },
+    billingPostgres,
+    database: { crash: (downMs) => server.crash(downMs), backUp: () => backUp(server, databaseUrl), url: databaseUrl.href },
     redis,
     redisWire,
     store: door,
     embeddings,
+    receivers,
+    tenants,
+    serviceToken,
+    bundleOf: (name) => bundles.get(name) ?? "",
+    env: { ...shared, DATABASE_URL: databaseUrl.href },
+    async spare(name, bundleName, env = {}) {
+      const port = await freePort();
+      const args = [bundles.get(bundleName) ?? ""];
+      const spare = new Supervised({ name, args, env: { ...shared, DATABASE_URL: databaseUrl.href, ...env }, port }, logs);
+      closers.push(() => spare.stop("SIGKILL"));
+      return spare;
+    },
     api,
     keys,
     sources,
@@ -226,7 +280,7 @@ async function buildAll(folder: string, broken: Break | null): Promise<Map<strin
 
 // Callers name the plugin, so nothing is ever compared with its vectors.
 const blind = { model: "none", embed: async (texts: readonly string[]) => texts.map(() => new Float32Array(EMBEDDING_DIMENSIONS)) };
-const UNLIMITED = { name: "unlimited", tier: "professional", settings: { rate_limits: { per_tenant: 100_000, per_plugin: 100_000 } } } as const;
+export const UNLIMITED = { name: "unlimited", tier: "professional", settings: { rate_limits: { per_tenant: 100_000, per_plugin: 100_000 } } } as const;
 
 async function addPlugin(databaseUrl: string, manifest: Manifest, endpoint: string): Promise<void> {
   const db = await openDatabase({ url: databaseUrl, driver: "pg", poolSize: 1 });
@@ -238,39 +292,18 @@ async function addPlugin(databaseUrl: string, manifest: Manifest, endpoint: stri
   }
 }
 
-async function seed(databaseUrl: string, urls: Readonly<Record<string, string>>): Promise<FaultPlatform["keys"]> {
+async function seed(databaseUrl: string, tenants: Tenants, urls: Readonly<Record<string, string>>): Promise<FaultPlatform["keys"]> {
   const db = await openDatabase({ url: databaseUrl, driver: "pg", poolSize: 1 });
   try {
     for (const { manifest } of [plugin, ticketProcessor]) await publishUnsigned(db, blind, manifest, urls[manifest.name] ?? "");
-    const tenant = async (subscriptions: Record<string, number | null>, name: string) => {
-      const { tenantId, userId } = await seedTenant(db, { ...UNLIMITED, name, subscriptions });
-      return (await seedKey(db, tenantId, { userId })).key;
-    };
-    return { unlimited: await tenant({ [plugin.name]: null, [FILER]: null }, UNLIMITED.name), limited: await tenant({ [plugin.name]: QUOTA }, "limited") };
   } finally {
     await db.close();
   }
-}
-
-async function startProvider(sources: Sources, closers: (() => unknown)[]): Promise<string> {
-  const here = (file: string) => fileURLToPath(new URL(file, import.meta.url));
-  const args = ["--import", "tsx", here("../support/scripted-provider.ts"), "--port", "0", "--ledger", sources.ledgerFile, "--script", here("provider-script.ts")];
-  const child: ChildProcess = spawn(process.execPath, args, { env: { ...process.env, FAULTS_MARKERS: sources.markersFile }, stdio: ["ignore", "pipe", "inherit"] });
-  const reap = () => child.kill("SIGKILL");
-  process.once("exit", reap);
-  closers.push(() => {
-    process.off("exit", reap);
-    reap();
-  });
-  return new Promise((resolve, reject) => {
-    child.once("exit", (code) => reject(new Error(`the scripted provider ended with code ${code}`)));
-    let said = "";
-    child.stdout?.on("data", (chunk: Buffer) => {
-      said += chunk.toString();
-      const url = /"url":"([^"]+)"/.exec(said)?.[1];
-      if (url !== undefined) resolve(url);
-    });
-  });
+  const unlimited = await tenants.add({ ...UNLIMITED, subscriptions: { [plugin.name]: null, [FILER]: null } });
+  const limited = await tenants.add({ ...UNLIMITED, name: "limited", subscriptions: { [plugin.name]: QUOTA } });
+  // One that is well, for each: whatever ends in a run, they have to be told.
+  for (const { tenantId } of [unlimited, limited]) await tenants.addEndpoint(tenantId);
+  return { unlimited: unlimited.key, limited: limited.key };
 }
 
 /** What the schedule does in a cluster, and more often. */
@@ -281,43 +314,4 @@ function startTimer(port: number, serviceToken: string): () => void {
       .catch(() => {});
   }, 1_000);
   return () => clearInterval(timer);
-}
-
-export interface RedisServer {
-  /** Past every proxy, for looking. */
-  url: string;
-  /** SIGKILL; it comes back after `downMs`, without its data unless `keeps`: then with what an append-only file synced each second holds. */
-  crash(downMs: number, options?: { keeps: boolean }): Promise<void>;
-  flush(): Promise<unknown>;
-  stop(): Promise<void>;
-}
-
-async function startRedisServer(folder: string): Promise<RedisServer> {
-  const port = await freePort();
-  const open = (persist: boolean) => startRedis(join(folder, "redis"), { persist, port });
-  let server: LocalRedis = await open(false);
-  return {
-    url: server.url,
-    async crash(downMs, { keeps } = { keeps: false }) {
-      if (keeps) await ask(server.url, (redis) => redis.config("SET", "appendonly", "yes"));
-      server.child.process.kill("SIGKILL");
-      await server.child.exited;
-      await new Promise((resolve) => setTimeout(resolve, downMs));
-      server = await open(keeps);
-    },
-    flush: () => ask(server.url, (redis) => redis.flushall()),
-    stop: () => server.stop(),
-  };
-}
-
-/** One command past every proxy. */
-export async function ask<T>(url: string, command: (redis: Redis) => Promise<T>): Promise<T> {
-  const redis = new Redis(url, { lazyConnect: true, retryStrategy: () => null });
-  redis.on("error", () => {});
-  try {
-    await redis.connect();
-    return await command(redis);
-  } finally {
-    redis.disconnect();
-  }
 }

@@ -28,10 +28,18 @@ const askFirst = node(async ({ command }: State, ctx) => {
   return { first: textOf(message.content) };
 });
 
+/** `[recall]` in the command: the conversation's earlier turns stand in the second prompt. */
+const recalled = (command: string, turns: readonly { content: string }[]) =>
+  command.includes("[recall]") ? ` remembering ${turns.map(({ content }) => content).join(" / ")}` : "";
+
 const askSecond = node(async ({ command, first }: State, ctx) => {
   FAILPOINT: await failpoint("plugin.in_node");
   if (command.includes("[exit]")) process.exit(0);
-  const stream = ctx.anthropic.messages.stream({ model: ctx.model, max_tokens: 100, messages: [{ role: "user", content: `[question 2] ${command} after ${first}` }] });
+  const stream = ctx.anthropic.messages.stream({
+    model: ctx.model,
+    max_tokens: 100,
+    messages: [{ role: "user", content: `[question 2] ${command} after ${first}${recalled(command, ctx.input.context.conversation_history)}` }],
+  });
   return { second: textOf((await stream.finalMessage()).content) };
 });
 

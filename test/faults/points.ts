@@ -70,6 +70,12 @@ export const POINTS: readonly Point[] = [
   ...reply("p2", "settle_tasks"),
   kill("p3", "task-execute-1", "settle.after_commit"),
   kill("p4", "scope-gateway", "artifact.after_upload"),
+  // Deliveries are rows of the transaction that ends a task, so p1 to p3 are w1 too; here nobody is rung for them.
+  kill("w1", "task-execute-2", "settle.after_commit"),
+  kill("w2", "webhook-deliver", "webhook.before_post"),
+  kill("w3", "webhook-deliver", "webhook.after_answer"),
+  ...reply("w3", "finish_webhook_attempt"),
+  kill("w4", "webhook-deliver", "webhook.after_finish"),
   kill("k1", "task-cancel", "cancel.after_flag", cancelled),
   kill("k1", "task-cancel", "cancel.after_signal", cancelled),
   ...reply("k1", "cancel_task", cancelled),

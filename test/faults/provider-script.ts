@@ -14,10 +14,12 @@ const script: Script = ({ call, text }) => {
   const marker = /\[mark ([\w-]+)\]/.exec(text)?.[1] ?? "";
   const question = Number(/\[question (\d)\]/.exec(text)?.[1] ?? 0);
   const file = process.env.FAULTS_MARKERS;
-  if (file) appendFileSync(file, `${JSON.stringify({ call, marker, question })}\n`);
+  // All that the prompt shows: another tenant's would be one too many.
+  const marks = [...new Set([...text.matchAll(/\[mark ([\w-]+)\]/g)].map(([, mark]) => mark))];
+  if (file) appendFileSync(file, `${JSON.stringify({ call, marker, question, marks })}\n`);
   const good: Act = {
     kind: "answer",
-    content: [{ type: "text", text: `answer ${call} to question ${question} of ${marker}` }],
+    content: [{ type: "text", text: `answer ${call} to question ${question} of [mark ${marker}]` }],
     delayMs: 20 + ((call * 37) % 160),
     usage: { input_tokens: 100 + (call % 89), output_tokens: 10 + (call % 31), cache_creation_input_tokens: call % 7, cache_read_input_tokens: call % 11 },
   };

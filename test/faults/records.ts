@@ -3,9 +3,9 @@
  * store. Everything is read as data; nothing here asks the platform's own code.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { ListObjectsV2Command, S3Client } from "@aws-sdk/client-s3";
 import pg from "pg";
 import * as v from "valibot";
+import { type Around, Heard, readBooks, readLogs, readObjects } from "./records-around.ts";
 
 /** How a task has to end, as whoever injected its fault sees it. */
 const Deserved = v.object({
@@ -20,7 +20,8 @@ export type Deserved = v.InferOutput<typeof Deserved>;
 
 const JournalEntry = v.object({
   at: v.number(),
-  op: v.picklist(["submit", "cancel", "read"]),
+  /** `peek`: somebody reads what is another tenant's. */
+  op: v.picklist(["submit", "cancel", "read", "peek"]),
   /** Names the job; also its Idempotency-Key, and part of its command. */
   marker: v.string(),
   /** `info`: the caller cannot know. `fail`: refused for good. */
@@ -30,6 +31,10 @@ const JournalEntry = v.object({
   deserves: v.optional(Deserved),
   /** The task's status that the answer told. */
   seen: v.optional(v.string()),
+  /** Whose key asked; a UUID. */
+  tenant: v.optional(v.string()),
+  /** The marks that the answer showed. */
+  marks: v.optional(v.array(v.string())),
 });
 export type JournalEntry = v.InferOutput<typeof JournalEntry>;
 
@@ -55,6 +60,8 @@ const Task = v.object({
   error_cause: v.nullable(v.string()),
   routing_method: v.string(),
   warnings: v.array(v.string()),
+  /** Nobody can say any more what was asked, or who asked. */
+  erased: v.boolean(),
 });
 const Step = v.object({ task_id: v.string(), step: v.string(), attempt: v.number(), status: v.string() });
 const TaskEvent = v.object({ task_id: v.string(), seq: v.number(), type: v.string(), status: v.nullable(v.string()) });
@@ -140,6 +147,7 @@ export interface Records {
   /** Null when it was not measured. */
   pace: Pace | null;
   levels: Level[];
+  around: Around;
 }
 
 /** 95th percentile from submit to done. */
@@ -162,7 +170,7 @@ const QUERIES = {
   tasks: `SELECT id, tenant_id, plugin_name, environment,
       (SELECT coalesce(jsonb_agg(jsonb_build_object('id', s->>'id', 'plugin', s->>'plugin')), '[]') FROM jsonb_array_elements(plan) s) AS plan, substring(input->>'command' FROM '\\[mark ([\\w-]+)\\]') AS marker, status, attempt,
       reserved_period IS NOT NULL AS holds_reservation, deadline, created_at, completed_at, tokens_used, cost_micro_usd AS cost, result->>'result' AS result, error->>'code' AS error_code,
-      error->>'cause' AS error_cause, routing_method, ARRAY(SELECT w->>'code' FROM jsonb_array_elements(coalesce(result->'warnings', '[]')) w) AS warnings
+      error->>'cause' AS error_cause, routing_method, ARRAY(SELECT w->>'code' FROM jsonb_array_elements(coalesce(result->'warnings', '[]')) w) AS warnings, input IS NULL AS erased
     FROM tasks ORDER BY id`,
   steps: "SELECT task_id, step, attempt, status FROM task_steps",
   events: "SELECT task_id, seq, type, data->>'status' AS status FROM task_events ORDER BY task_id, seq",
@@ -185,17 +193,27 @@ export interface Sources {
   markersFile: string;
   /** What the tool outside was asked to do, a line each. */
   effectsFile: string;
+  /** What receivers of webhooks heard, a line each. */
+  heardFile: string;
+  logFolder: string;
   s3: { endpoint: string; bucket: string };
 }
 
-export async function readRecords(sources: Sources): Promise<Omit<Records, "pace" | "levels">> {
-  const [database, objects] = await Promise.all([readDatabase(sources.databaseUrl), listObjects(sources.s3)]);
+/** What only the run itself knows. */
+export type OfRun = Pick<Records, "pace" | "levels"> & Pick<Around, "endpoints" | "erased" | "facts">;
+
+export async function readRecords(sources: Sources, { pace, levels, ...ofRun }: OfRun): Promise<Records> {
+  const [{ books, ...database }, { sizes, marked }] = await Promise.all([readDatabase(sources.databaseUrl), readObjects(sources.s3)]);
+  const prompts = v.parse(v.array(v.object({ call: v.number(), marks: v.array(v.string()) })), readLines(sources.markersFile));
   return {
     ...database,
-    objects,
+    pace,
+    levels,
+    objects: sizes,
     journal: v.parse(v.array(JournalEntry), readLines(sources.journalFile)),
     ledger: readLedger(sources),
     effects: v.parse(v.array(Effect), readLines(sources.effectsFile)),
+    around: { ...books, ...ofRun, prompts, objects: marked, heard: v.parse(v.array(Heard), readLines(sources.heardFile)), logs: readLogs(sources.logFolder) },
   };
 }
 
@@ -216,6 +234,7 @@ async function readDatabase(url: string) {
       periods: await read(Period, QUERIES.periods),
       artifacts: await read(Artifact, QUERIES.artifacts),
       tickets: await read(TicketEntry, QUERIES.tickets),
+      books: await readBooks(client),
     };
   } finally {
     await client.end();
@@ -238,20 +257,4 @@ function readLines(file: string): unknown[] {
     .split("\n")
     .filter(Boolean)
     .map((line): unknown => JSON.parse(line));
-}
-
-async function listObjects({ endpoint, bucket }: Sources["s3"]): Promise<Map<string, number>> {
-  const s3 = new S3Client({ region: "us-east-1", endpoint, forcePathStyle: true, credentials: { accessKeyId: "test", secretAccessKey: "test" } });
-  const sizes = new Map<string, number>();
-  try {
-    let after: string | undefined;
-    do {
-      const page = await s3.send(new ListObjectsV2Command({ Bucket: bucket, ContinuationToken: after }));
-      for (const { Key, Size } of page.Contents ?? []) if (Key !== undefined) sizes.set(Key, Size ?? 0);
-      after = page.NextContinuationToken;
-    } while (after !== undefined);
-    return sizes;
-  } finally {
-    s3.destroy();
-  }
 }

@@ -5,6 +5,7 @@ import type { FaultPlatform, ProcessName } from "./platform.ts";
 import { describe, type Point } from "./points.ts";
 import type { Random } from "./random.ts";
 import type { Level } from "./records.ts";
+import type { Erased, Fact } from "./records-around.ts";
 
 export interface RoundTools {
   platform: FaultPlatform;
@@ -12,8 +13,12 @@ export interface RoundTools {
   random: Random;
   say(line: string): void;
   times: Times;
+  isShort: boolean;
   /** What scenarios looked at themselves, for I14. */
   levels: Level[];
+  /** And for the others. */
+  facts: Fact[];
+  erased: Erased[];
 }
 
 export interface Times {

@@ -2,18 +2,21 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { audit, type Finding, holds, INVARIANTS } from "./auditor.ts";
+import { audit } from "./auditor.ts";
 import { BREAKS, type Break } from "./breaks.ts";
 import { runChaos } from "./chaos.ts";
 import { openClient } from "./client.ts";
+import { type Finding, holds, INVARIANTS } from "./invariants.ts";
 import { compareLevels, measurePace, readLevels, untilRecovered } from "./levels.ts";
-import { ask, LEASE_MS, startFaultPlatform } from "./platform.ts";
+import { LEASE_MS, startFaultPlatform } from "./platform.ts";
 import { inRounds, POINTS, type Point } from "./points.ts";
 import { seeded } from "./random.ts";
 import { type Records, readRecords } from "./records.ts";
+import { ask } from "./redis-server.ts";
 import { type RoundTools, runRound, runZombie, SHORT_TIMES, TIMES, untilAtRest } from "./rounds.ts";
 import { SCENARIOS } from "./scenarios/index.ts";
 import { toolsOf } from "./scenarios/scenario.ts";
+import { repeats, untilTold } from "./told.ts";
 
 export interface FaultRun {
   seed: number;
@@ -48,8 +51,14 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
   let isGood = false;
   try {
     say(`the platform runs: lease ${LEASE_MS} ms, records and logs in ${folder}`);
-    const client = openClient({ url: platform.api.url, journalFile: platform.sources.journalFile, random: clientRandom, patienceMs: times.patienceMs });
-    const tools: RoundTools = { platform, client, random, say, times, levels: [] };
+    const client = openClient({
+      url: platform.api.url,
+      journalFile: platform.sources.journalFile,
+      random: clientRandom,
+      patienceMs: times.patienceMs,
+      tenantOf: platform.tenants.tenantOf,
+    });
+    const tools: RoundTools = { platform, client, random, say, times, isShort, levels: [], facts: [], erased: [] };
 
     // Pools grow to what the scenarios need, so that growth after that is a leak.
     if (isMeasured) await measurePace(client, platform, "warm", { tasks: 60, inFlight: 40 });
@@ -87,19 +96,23 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
       await untilAtRest(tools);
     }
     await untilAtRest(tools);
+    if (!(await untilTold(tools))) say("there are receivers that were not told everything");
     const pace = isMeasured && safeguard?.turnsRed !== "I14" ? await untilRecovered(client, platform, beforeMs) : null;
     if (pace)
       say(
         `95th percentile from submit to done: ${Math.round(pace.beforeMs)} ms before, ${Math.round(pace.afterMs)} ms ${pace.recoveredAfterSec?.toFixed(1) ?? "over 60"} s after the last fault`,
       );
+    await untilTold(tools);
     const levels = isMeasured && safeguard?.turnsRed !== "I13" ? [...tools.levels, ...(await compareLevels(platform, before))] : [];
     client.giveUp();
 
-    const records: Records = { ...(await readRecords(platform.sources)), pace, levels };
+    const records = await readRecords(platform.sources, { pace, levels, endpoints: [...platform.receivers.endpoints], erased: tools.erased, facts: tools.facts });
     const findings = audit(records, { leaseMs: TIMES.patienceMs / 2 });
     isGood = holds(findings);
     say("at rest; what the auditor finds:");
     print(table(findings));
+    const { told, again } = repeats(tools);
+    print(`  webhooks: ${told} events told to endpoints that are well, ${again} of them again`);
     print(
       summary(
         records,

@@ -48,17 +48,17 @@ export class Supervised {
     return this.#isReady && !this.isStopped;
   }
 
-  /** Resolves when it answers. `failpoints` arms this start only. */
-  async start(failpoints = ""): Promise<void> {
+  /** Resolves when it answers. `failpoints`, and settings that go before its own, are for this start only. */
+  async start(failpoints = "", env: Record<string, string> = {}): Promise<void> {
     this.#isWanted = true;
-    this.#spawn(failpoints);
+    this.#spawn(failpoints, env);
     await this.untilReady();
   }
 
-  #spawn(failpoints: string): void {
+  #spawn(failpoints: string, env: Record<string, string>): void {
     const log = openSync(this.logFile, "a", 0o600);
     const child = spawn(process.execPath, ["--import", CLOCK, ...this.#spec.args], {
-      env: { PATH: process.env.PATH, ...this.#spec.env, AAU_CLOCK_FILE: this.#clockFile, PORT: String(this.port), ...(failpoints && { AAU_FP: failpoints }) },
+      env: { PATH: process.env.PATH, ...this.#spec.env, ...env, AAU_CLOCK_FILE: this.#clockFile, PORT: String(this.port), ...(failpoints && { AAU_FP: failpoints }) },
       stdio: ["ignore", log, log],
     });
     closeSync(log);
@@ -75,7 +75,7 @@ export class Supervised {
       this.restarts += 1;
       setTimeout(() => {
         if (!this.#isWanted || this.#child) return;
-        this.#spawn("");
+        this.#spawn("", {});
         this.untilReady().catch((error: unknown) => console.error(`${this.name}: ${error instanceof Error ? error.message : error}`));
       }, RESTART_AFTER_MS);
     });
@@ -99,9 +99,9 @@ export class Supervised {
   }
 
   /** Arms failpoints: a fresh process with them. The old one is killed, so nothing may be running that should not be. */
-  async arm(failpoints: string): Promise<void> {
+  async arm(failpoints: string, env?: Record<string, string>): Promise<void> {
     await this.stop("SIGKILL");
-    await this.start(failpoints);
+    await this.start(failpoints, env);
   }
 
   /** SIGKILL; the supervisor brings it back. */

@@ -63,11 +63,11 @@ async function readValue(redis: Redis, key: string): Promise<unknown> {
   }
 }
 
-export function storeOf({ env }: TestPlatform) {
+export function storeOf({ env }: Pick<TestPlatform, "env">) {
   return openObjectStore({ endpoint: env.S3_ENDPOINT, bucket: env.S3_BUCKET ?? "aau-artifacts", region: "us-east-1", accessKeyId: "test", secretAccessKey: "test" });
 }
 
-export async function searchStorage(platform: TestPlatform, text: string): Promise<Found> {
+export async function searchStorage(platform: Pick<TestPlatform, "env">, text: string): Promise<Found> {
   const store = storeOf(platform);
   let count = 0;
   for (let after: string | null = null; ; ) {

@@ -1,9 +1,11 @@
 /** A real PostgreSQL 16 from npm, in a temporary folder, and fresh migrated databases in it. */
+import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { access, chmod, mkdtemp, readFile, rm } from "node:fs/promises";
+import { access, chmod, mkdtemp, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { promisify } from "node:util";
 import pg from "pg";
 import { freePort } from "../../scripts/local/child.ts";
 
@@ -13,6 +15,7 @@ export interface RunningPostgres {
   createDatabase(name: string): Promise<void>;
   /** As `pg_ctl stop -m immediate`: no checkpoint, every connection cut; it recovers from its log after `downMs`. */
   crash(downMs: number): Promise<void>;
+  dataFolder: string;
   stop(): Promise<void>;
 }
 
@@ -59,6 +62,7 @@ export async function startPostgres({
   await server.start();
   return {
     url,
+    dataFolder: join(folder, "data"),
     createDatabase: (name) => run(url, `CREATE DATABASE ${name}`),
     async crash(downMs) {
       const pidFile = join(folder, "data", "postmaster.pid");
@@ -79,6 +83,29 @@ export async function startPostgres({
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** A second server on a copy of a first one's data folder; it recovers from the log that lies there. */
+export async function startPostgresOn(dataFolder: string): Promise<Pick<RunningPostgres, "url" | "stop">> {
+  const port = await freePort();
+  // The server wants its folder to be its own user's, and closed to others.
+  const { uid, gid } = await stat(join(dataFolder, "..", "data"));
+  if (process.getuid?.() === 0) await promisify(execFile)("chown", ["-R", `${uid}:${gid}`, dataFolder]);
+  await chmod(dataFolder, 0o700);
+  const EmbeddedPostgres = await loadEmbeddedPostgres();
+  const server = new EmbeddedPostgres({
+    databaseDir: dataFolder,
+    user: "postgres",
+    password: "postgres",
+    port,
+    persistent: true,
+    createPostgresUser: process.getuid?.() === 0,
+    postgresFlags: ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"],
+    onLog: () => {},
+    onError: () => {},
+  });
+  await server.start();
+  return { url: `postgres://postgres:postgres@127.0.0.1:${port}/postgres`, stop: () => server.stop() };
 }
 
 /** The URL of a new database, a copy of the run's migrated template. */

@@ -1,5 +1,6 @@
-/** Receivers as F-25 has them: one way to be well, one to be well now and then, and fifteen to be a burden. */
+/** Receivers as F-25 has them: one way to be well, one to be well now and then, and the rest to be a burden. */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { gzipSync } from "node:zlib";
 
 export interface Behaviour {
   name: string;
@@ -9,6 +10,9 @@ export interface Behaviour {
   elsewhere?: (port: number) => string;
   answer?(request: IncomingMessage, response: ServerResponse, count: number): void;
 }
+
+const BOMB_BYTES = 64 * 1024 * 1024;
+let bomb: Buffer | undefined;
 
 const CHUNK = Buffer.alloc(64 * 1024, "x");
 
@@ -61,6 +65,19 @@ export function others(canaryPort: number): Behaviour[] {
       name: "says that its noise is compressed",
       isHealthy: true,
       answer: (_, response) => response.writeHead(200, { "content-encoding": "gzip" }).end(CHUNK.subarray(0, 1_000)),
+    },
+    {
+      name: "answers with a bomb",
+      isHealthy: true,
+      answer(_, response) {
+        bomb ??= gzipSync(Buffer.alloc(BOMB_BYTES));
+        response.writeHead(200, { "content-encoding": "gzip", "content-length": bomb.length }).end(bomb);
+      },
+    },
+    {
+      name: "answers after 29 seconds",
+      isHealthy: false,
+      answer: (_, response) => void setTimeout(() => response.end("at last"), 29_000).unref(),
     },
     { name: "asks to wait for thirty years", isHealthy: false, answer: (_, response) => response.writeHead(429, { "retry-after": "1000000000" }).end() },
     { name: "is gone", isHealthy: false, answer: (_, response) => response.writeHead(410).end() },

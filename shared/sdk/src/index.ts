@@ -19,3 +19,4 @@ export { Manifest } from "./manifest.ts";
 export { node } from "./node.ts";
 export { quoteData, quoteKnowledge } from "./quote-data.ts";
 export type { ChangedTicket, CreatedTickets, NewTicket, Ticket, TicketChange, TicketDetail, TicketFilter, TicketList, TicketPriority, TicketStatus } from "./tickets.ts";
+export { timeLimit } from "./time-limit.ts";

@@ -1,6 +1,7 @@
 /** One call of the platform's scope-gateway, which knows tenant, plugin and task from the token. */
 import { setTimeout as wait } from "node:timers/promises";
 import { GatewayError } from "./errors.ts";
+import { timeLimit } from "./time-limit.ts";
 
 export interface ScopedDoor {
   /** Base URL of the scope-gateway, without `/internal/scoped`. */
@@ -40,7 +41,7 @@ export async function callDoor(door: ScopedDoor, what: string, { method, path, b
   for (let attempt = 0; ; attempt++) {
     door.signal.throwIfAborted();
     try {
-      const signal = AbortSignal.any([door.signal, AbortSignal.timeout(TIMEOUT_MS)]);
+      const signal = AbortSignal.any([door.signal, timeLimit(TIMEOUT_MS)]);
       const response = await fetch(url, { method, headers, body, signal });
       if (response.status < 500 || attempt === RETRIES) return response;
       await response.body?.cancel();

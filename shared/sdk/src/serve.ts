@@ -15,6 +15,7 @@ import { errorType } from "./failure.ts";
 import { type GuardedFetch, guardedFetch } from "./guarded-fetch.ts";
 import { askHealth } from "./health.ts";
 import { framesOf, type Log, logToStdout } from "./log.ts";
+import { timeLimit } from "./time-limit.ts";
 
 export interface ServeOptions {
   /** Default `PORT`, else 8080; 0 takes a free one. */
@@ -238,7 +239,7 @@ class PluginService {
   /** What tells an execution to stop at its next node: the drain, or the time that the platform has named. */
   #leavingIn(leftMs: number | undefined): AbortSignal {
     if (leftMs === undefined) return this.#leaving.signal;
-    return leftMs <= 0 ? AbortSignal.abort() : AbortSignal.any([this.#leaving.signal, AbortSignal.timeout(Math.min(leftMs, MAX_TIMER_MS))]);
+    return leftMs <= 0 ? AbortSignal.abort() : AbortSignal.any([this.#leaving.signal, timeLimit(Math.min(leftMs, MAX_TIMER_MS))]);
   }
 
   /** What runs stops at its next node. What has not after the plugin's time-out is cut off, and has a little longer for its last line. */

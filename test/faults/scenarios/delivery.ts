@@ -1,8 +1,9 @@
 /** Rings that come twice, late, out of order, for nobody, or all at once; callers that change their mind; processes that come and go. */
 import { publicId } from "../../../shared/ids.ts";
 import { taskStream } from "../../../shared/redis/streams.ts";
-import { ask, LEASE_MS, type ProcessName } from "../platform.ts";
+import { LEASE_MS, type ProcessName } from "../platform.ts";
 import plugin from "../plugin.ts";
+import { ask } from "../redis-server.ts";
 import { delay, during, type Scenario } from "./scenario.ts";
 
 const STREAM = taskStream(plugin.name);

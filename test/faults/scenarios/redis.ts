@@ -1,7 +1,7 @@
 /** Redis restarted, emptied, full, silent, and cut in the middle of an answer: slower, and nothing lost. */
 import { taskStream } from "../../../shared/redis/streams.ts";
-import { ask } from "../platform.ts";
 import plugin from "../plugin.ts";
+import { ask } from "../redis-server.ts";
 import { delay, during, type Scenario } from "./scenario.ts";
 
 const STREAM = taskStream(plugin.name);

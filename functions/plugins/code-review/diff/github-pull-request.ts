@@ -1,5 +1,5 @@
 /** Fetches the diff of a GitHub pull request, github.com's or a GitHub Enterprise server's. */
-import { CallerMistake, EgressRefused, type GuardedFetch, type Secret } from "@aau/sdk";
+import { CallerMistake, EgressRefused, type GuardedFetch, type Secret, timeLimit } from "@aau/sdk";
 
 export const GITHUB_API = "https://api.github.com";
 export const MAX_DIFF_BYTES = 5 * 1024 * 1024;
@@ -105,7 +105,7 @@ export async function fetchPullRequestDiff(pull: PullRequest, { base, token, fet
   checkHost(pull, base);
   const headers = new Headers({ accept: "application/vnd.github.diff", "user-agent": "aau-code-review", "x-github-api-version": "2022-11-28" });
   if (token) headers.set("authorization", `Bearer ${token.reveal().trim()}`);
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]);
+  const limit = AbortSignal.any([signal, timeLimit(TIMEOUT_MS)]);
   let url = new URL(`${base.pathname.replace(/\/+$/, "")}/repos/${pull.owner}/${pull.repo}/pulls/${pull.number}`, base);
   try {
     for (let hop = 0; hop <= MAX_REDIRECTS; hop += 1) {

@@ -1,6 +1,6 @@
 /** One call of a tracker's REST API: bounded in time and size, patient where the service asks for patience. */
 import { setTimeout as wait } from "node:timers/promises";
-import { CallerMistake, EgressRefused, type GuardedFetch, UpstreamUnavailable } from "@aau/sdk";
+import { CallerMistake, EgressRefused, type GuardedFetch, timeLimit, UpstreamUnavailable } from "@aau/sdk";
 
 const TIMEOUT_MS = 15_000;
 const MAX_TRIES = 4;
@@ -96,7 +96,7 @@ export async function call(service: Service, method: "GET" | "POST" | "PUT" | "P
         method,
         headers: { "user-agent": "aau-ticket-processor", ...service.headers, ...(body === undefined ? {} : { "content-type": "application/json" }) },
         body: body === undefined ? undefined : JSON.stringify(body),
-        signal: AbortSignal.any([service.signal, AbortSignal.timeout(TIMEOUT_MS)]),
+        signal: AbortSignal.any([service.signal, timeLimit(TIMEOUT_MS)]),
       });
       const { status } = response;
       if (status === 401) {

@@ -7,6 +7,7 @@ import { readFile } from "node:fs/promises";
 import * as v from "valibot";
 import type { Manifest } from "../manifest.ts";
 import { type ImageSignature, signImage } from "../publishing/simple-signing.ts";
+import { timeLimit } from "../time-limit.ts";
 
 export interface Publication {
   manifest: Manifest;
@@ -49,7 +50,7 @@ export async function publish(publication: Publication): Promise<string> {
     method: "POST",
     headers: { authorization: `Bearer ${serviceToken}`, "content-type": "application/json" },
     body: JSON.stringify({ manifest, endpoint, image }),
-    signal: AbortSignal.timeout(REGISTER_TIMEOUT_MS),
+    signal: timeLimit(REGISTER_TIMEOUT_MS),
   });
   const text = await answer.text();
   if (!answer.ok) throw new Error(`The platform refused ${manifest.name} ${manifest.version} (${answer.status}): ${text}`);
@@ -59,7 +60,7 @@ export async function publish(publication: Publication): Promise<string> {
 /** Adds to the signatures that are there. The same signature bytes twice are one. */
 async function storeSignature(base: string, digest: string, { payload, signature }: ImageSignature): Promise<void> {
   const tag = `${base}/manifests/${digest.replace(":", "-")}.sig`;
-  const present = await fetch(tag, { headers: { accept: MANIFEST_TYPE }, redirect: "error", signal: AbortSignal.timeout(TIMEOUT_MS) });
+  const present = await fetch(tag, { headers: { accept: MANIFEST_TYPE }, redirect: "error", signal: timeLimit(TIMEOUT_MS) });
   if (present.status !== 200 && present.status !== 404) throw new Error(`The image's registry answered ${present.status}.`);
   const known = present.status === 200 ? v.parse(SignatureImage, await present.json()).layers : [];
   await pushBlob(base, payload);
@@ -71,18 +72,16 @@ async function storeSignature(base: string, digest: string, { payload, signature
     config: { mediaType: CONFIG_TYPE, size: CONFIG.byteLength, digest: sha256(CONFIG) },
     layers: [...known, layer],
   };
-  await expectOk(
-    await fetch(tag, { method: "PUT", headers: { "content-type": MANIFEST_TYPE }, body: JSON.stringify(manifest), redirect: "error", signal: AbortSignal.timeout(TIMEOUT_MS) }),
-  );
+  await expectOk(await fetch(tag, { method: "PUT", headers: { "content-type": MANIFEST_TYPE }, body: JSON.stringify(manifest), redirect: "error", signal: timeLimit(TIMEOUT_MS) }));
 }
 
 async function pushBlob(base: string, bytes: Uint8Array): Promise<void> {
-  const begun = await fetch(`${base}/blobs/uploads/`, { method: "POST", redirect: "error", signal: AbortSignal.timeout(TIMEOUT_MS) });
+  const begun = await fetch(`${base}/blobs/uploads/`, { method: "POST", redirect: "error", signal: timeLimit(TIMEOUT_MS) });
   await expectOk(begun);
   const to = new URL(begun.headers.get("location") ?? "", `${base}/blobs/uploads/`);
   to.searchParams.set("digest", sha256(bytes));
   const headers = { "content-type": "application/octet-stream" };
-  await expectOk(await fetch(to, { method: "PUT", headers, body: Buffer.from(bytes), redirect: "error", signal: AbortSignal.timeout(TIMEOUT_MS) }));
+  await expectOk(await fetch(to, { method: "PUT", headers, body: Buffer.from(bytes), redirect: "error", signal: timeLimit(TIMEOUT_MS) }));
 }
 
 async function expectOk(answer: Response): Promise<void> {

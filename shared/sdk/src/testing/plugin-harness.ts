@@ -8,6 +8,7 @@ import { ExecutionEvent, type InputEnvelope, OutputEnvelope } from "../envelopes
 import type { LogLine } from "../log.ts";
 import { type PluginServer, serve } from "../serve.ts";
 import type { TicketDetail } from "../tickets.ts";
+import { timeLimit } from "../time-limit.ts";
 import type { ModelCall, ModelScript } from "./model-script.ts";
 import { type AddedDocument, type ChainScript, type Holder, PlatformStandIn, type RecordedCall, type RecordedModelCall, type StoredArtifact } from "./platform-stand-in.ts";
 import { inputOf, type RunOptions } from "./run-options.ts";
@@ -162,7 +163,7 @@ export class PluginHarness implements AsyncDisposable {
           ...(options.deadline && { "aau-time-left-ms": String(Math.max(options.deadline.getTime() - Date.now(), 0)) }),
         },
         body: JSON.stringify(input),
-        signal: AbortSignal.any([AbortSignal.timeout(this.#plugin.manifest.timeout_seconds * 1000 + SLACK_MS), ...(options.signal ? [options.signal] : [])]),
+        signal: AbortSignal.any([timeLimit(this.#plugin.manifest.timeout_seconds * 1000 + SLACK_MS), ...(options.signal ? [options.signal] : [])]),
       });
       if (response.status !== 200 || !response.body) throw new Error(`the plugin refused the task with ${response.status}: ${await response.text()}`);
       for await (const line of createInterface({ input: Readable.fromWeb(response.body) })) {

@@ -1,0 +1,11 @@
+/**
+ * As `AbortSignal.timeout`, and safe to give to `AbortSignal.any`. In Node 20 a time-out that only `any` knows is collected as garbage, and then
+ * its time never comes: whoever waits with that signal waits for ever. A listener keeps it until it has fired.
+ *
+ * @param ms up to 2^32 - 1; it does not keep the process alive
+ */
+export function timeLimit(ms: number): AbortSignal {
+  const limit = AbortSignal.timeout(ms);
+  limit.addEventListener("abort", () => {}, { once: true });
+  return limit;
+}
