@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { freePort } from "../../scripts/local/child.ts";
+import { migrate } from "../../scripts/migrate.ts";
 
 export interface RunningPostgres {
   /** A superuser's URL of the database `postgres`. */
@@ -79,6 +80,21 @@ export async function startPostgres({
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** A server with the migrated template that `freshDatabase` copies. */
+export async function startWithTemplate(): Promise<RunningPostgres> {
+  const postgres = await startPostgres();
+  try {
+    await postgres.createDatabase("aau_template");
+    const template = new URL(postgres.url);
+    template.pathname = "/aau_template";
+    await migrate(template.href);
+  } catch (error) {
+    await postgres.stop();
+    throw error;
+  }
+  return postgres;
 }
 
 /** The URL of a new database, a copy of the run's migrated template. */
