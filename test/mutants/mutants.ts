@@ -138,6 +138,17 @@ export const MUTANTS: readonly Mutant[] = [
     test: { file: "test/privacy/erasure.test.ts", name: "an erasure is done again when a backup from before comes back" },
   },
   {
+    name: "text-to-store",
+    what: "text with NUL is taken for PostgreSQL to refuse",
+    file: "shared/host/request-body.ts",
+    from: '  if (text.includes("\\0")) throw new Refusal',
+    to: '  if (text === "\\0\\0") throw new Refusal',
+    test: {
+      file: "test/fuzz/fuzz.test.ts",
+      name: "1,500 requests, drawn from the document and damaged, break no rule of any answer and leave no half of anything behind",
+    },
+  },
+  {
     name: "invoiced-once",
     what: "usage that is on an invoice stays to be invoiced",
     file: "migrations/0020_invoices.sql",
