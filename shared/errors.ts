@@ -11,7 +11,7 @@ export const ERRORS = {
   METHOD_NOT_ALLOWED: { status: 405, retryable: false, message: "This address does not answer to that method." },
   CONFLICT: { status: 409, retryable: false, message: "The request does not fit the present state." },
   INPUT_TIMEOUT: { status: 409, retryable: false, message: "The question was not answered in time." },
-  PAYLOAD_TOO_LARGE: { status: 413, retryable: false, message: "The body is too large." },
+  PAYLOAD_TOO_LARGE: { status: 413, retryable: false, message: "The body, or the headers, are too large." },
   UNSUPPORTED_MEDIA_TYPE: { status: 415, retryable: false, message: "Send the body as application/json, uncompressed." },
   INVALID_INPUT: { status: 422, retryable: false, message: "The request is not valid." },
   NO_MATCHING_PLUGIN: { status: 422, retryable: false, message: "No plugin fits this command." },

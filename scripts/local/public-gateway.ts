@@ -17,6 +17,8 @@ export function stripForeignHeaders(request: Request): Request {
     for (const [key, value] of request.headers) if (!FOREIGN.test(key)) headers.append(key, value);
     // Part by part: the server's request is not an instance of the global class, which would take it for an address.
     const { method, body, signal } = request;
+    // The class refuses to be made with TRACE, which has to be refused as any other method is.
+    if (method === "TRACE") return Object.defineProperty(new Request(request.url, { headers, signal }), "method", { value: method });
     return new Request(request.url, { method, headers, signal, ...(body ? { body, duplex: "half" } : {}) });
   }
   return request;

@@ -1,7 +1,10 @@
 /** An HTTP server around a fetch function, with the time-outs of RELIABILITY 2.2 and an orderly end. */
 import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
+import { answerUnaddressed, answerUnreadable } from "./unreadable-request.ts";
+
+const MAX_HEADER_BYTES = 16_384;
 
 export interface Listening {
   port: number;
@@ -11,11 +14,12 @@ export interface Listening {
 
 export async function listen(fetch: (request: Request) => Response | Promise<Response>, { port, host = "0.0.0.0" }: { port: number; host?: string }): Promise<Listening> {
   const server: Server = createServer(
-    { headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 65_000, maxHeaderSize: 16_384 },
+    { headersTimeout: 10_000, requestTimeout: 60_000, keepAliveTimeout: 65_000, maxHeaderSize: MAX_HEADER_BYTES },
     // It puts its own light Response in the place of the global one: a body that is a string then leaves without a web stream.
-    getRequestListener(fetch, { overrideGlobalObjects: true }),
+    getRequestListener(fetch, { overrideGlobalObjects: true, errorHandler: answerUnaddressed }),
   );
   server.maxHeadersCount = 100;
+  server.on("clientError", (error, socket) => answerUnreadable(error, socket as Socket, MAX_HEADER_BYTES));
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.listen(port, host, resolve);

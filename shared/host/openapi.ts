@@ -247,14 +247,15 @@ function goodReplies(fn: HttpFunction, convert: Convert): Record<string, ApiRepl
 
 /** Every code that an operation may refuse with, and so what a client has to be ready for. */
 export function errorCodesOf(fn: HttpFunction): ErrorCode[] {
-  const codes = new Set<ErrorCode>(["INTERNAL", "SERVICE_UNAVAILABLE", ...(fn.documented?.refusals ?? [])]);
+  // Headers can be too large where no body is.
+  const codes = new Set<ErrorCode>(["PAYLOAD_TOO_LARGE", "INTERNAL", "SERVICE_UNAVAILABLE", ...(fn.documented?.refusals ?? [])]);
   const add = (isSo: unknown, ...more: ErrorCode[]) => {
     if (isSo) for (const code of more) codes.add(code);
   };
   add(fn.scope !== "public", "AUTH_INVALID", "FORBIDDEN_SCOPE", "RATE_LIMITED");
   add(fn.params, "NOT_FOUND");
   add(fn.query || fn.body || fn.headers, "INVALID_INPUT");
-  add(fn.body, "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE");
+  add(fn.body, "UNSUPPORTED_MEDIA_TYPE");
   return Object.keys(ERRORS).filter((code): code is ErrorCode => codes.has(code as ErrorCode));
 }
 

@@ -1,7 +1,6 @@
 /** One real PostgreSQL for the whole run, with a migrated template that each test file copies in milliseconds. */
 import type { TestProject } from "vitest/node";
-import { migrate } from "../../scripts/migrate.ts";
-import { startPostgres } from "./postgres.ts";
+import { startWithTemplate } from "./postgres.ts";
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -10,16 +9,7 @@ declare module "vitest" {
 }
 
 export default async function setup(project: TestProject) {
-  const postgres = await startPostgres();
+  const postgres = await startWithTemplate();
   project.provide("postgresUrl", postgres.url);
-  const template = new URL(postgres.url);
-  await postgres.createDatabase("aau_template");
-  template.pathname = "/aau_template";
-  try {
-    await migrate(template.href);
-  } catch (error) {
-    await postgres.stop();
-    throw error;
-  }
   return () => postgres.stop();
 }

@@ -77,12 +77,21 @@ export interface TestPlatformOptions {
   onLogLine?: (line: string) => void;
   /** On PGlite with pgvector, as `npm run up` is; otherwise on the run's native PostgreSQL, which has no pgvector. */
   withPgvector?: boolean;
+  /** A server with the migrated template; the run's own unless said. */
+  postgresUrl?: string;
 }
 
-export async function startTestPlatform({ plugins = [], env: extra = {}, withBridge = true, withPgvector = false, onLogLine }: TestPlatformOptions = {}): Promise<TestPlatform> {
+export async function startTestPlatform({
+  plugins = [],
+  env: extra = {},
+  withBridge = true,
+  withPgvector = false,
+  postgresUrl,
+  onLogLine,
+}: TestPlatformOptions = {}): Promise<TestPlatform> {
   const folder = await mkdtemp(join(tmpdir(), "aau-test-"));
   const [postgres, redis, s3, loaded] = await Promise.all([
-    withPgvector ? startPglite(join(folder, "pglite")) : { url: await freshDatabase(inject("postgresUrl")), stop: async () => {} },
+    withPgvector ? startPglite(join(folder, "pglite")) : { url: await freshDatabase(postgresUrl ?? inject("postgresUrl")), stop: async () => {} },
     startRedis(folder, { persist: false }),
     startFauxqs({ port: 0, logger: false }),
     loadFunctions({ kinds: ["http", "event", "cron", "gateway"] }),

@@ -8,6 +8,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import pg from "pg";
 import { freePort } from "../../scripts/local/child.ts";
+import { migrate } from "../../scripts/migrate.ts";
 
 export interface RunningPostgres {
   /** A superuser's URL of the database `postgres`. */
@@ -106,6 +107,21 @@ export async function startPostgresOn(dataFolder: string): Promise<Pick<RunningP
   });
   await server.start();
   return { url: `postgres://postgres:postgres@127.0.0.1:${port}/postgres`, stop: () => server.stop() };
+}
+
+/** A server with the migrated template that `freshDatabase` copies. */
+export async function startWithTemplate(): Promise<RunningPostgres> {
+  const postgres = await startPostgres();
+  try {
+    await postgres.createDatabase("aau_template");
+    const template = new URL(postgres.url);
+    template.pathname = "/aau_template";
+    await migrate(template.href);
+  } catch (error) {
+    await postgres.stop();
+    throw error;
+  }
+  return postgres;
 }
 
 /** The URL of a new database, a copy of the run's migrated template. */

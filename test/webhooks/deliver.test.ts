@@ -221,6 +221,38 @@ describe("an endpoint", () => {
     expect(one.attempts.map(({ error }: { error: string | null }) => error)).toEqual(["interrupted", null]);
   });
 
+  it("is given no more than two at a time by all senders together, however many wake up for it", async () => {
+    const tenant = await platform.tenant();
+    const { id } = await endpoint(tenant, "http://127.0.0.1:9/", ["quota.warning"]);
+    for (let i = 0; i < 6; i++) await tell(tenant, `event ${i}`);
+    const claims = await Promise.all(Array.from({ length: 6 }, () => platform.db.call("SELECT * FROM claim_webhook_delivery($1, 30000, 2, 9)", [parseId("webhook", id)])));
+    expect(claims.flat()).toHaveLength(2);
+  });
+
+  it("has each attempt put down by the sender that holds it, and by none whose lease was taken over", async () => {
+    const tenant = await platform.tenant();
+    const { id } = await endpoint(tenant, "http://127.0.0.1:9/", ["quota.warning"]);
+    await tell(tenant, "one");
+    const claim = async () =>
+      (await platform.db.call<{ delivery_id: string; lease_token: string }>("SELECT * FROM claim_webhook_delivery($1, 30000, 2, 9)", [parseId("webhook", id)]))[0];
+    const stale = await claim();
+    await admin.query("UPDATE webhook_deliveries SET lease_until = now() - interval '1 second' WHERE webhook_id = $1", [parseId("webhook", id)]);
+    const held = await claim();
+    const finish = (lease: string | undefined) =>
+      platform.db.call("SELECT held FROM finish_webhook_attempt($1, $2, $3, $4, 'delivered', 204, 1, NULL, '', NULL, 1)", [
+        tenant.tenantId,
+        parseId("webhook", id),
+        held?.delivery_id,
+        lease,
+      ]);
+    const release = (lease: string | undefined) => platform.db.call("SELECT release_webhook_delivery($1, $2, $3, 0) AS released", [tenant.tenantId, held?.delivery_id, lease]);
+    expect(await finish(stale?.lease_token)).toEqual([{ held: false }]);
+    expect(await release(stale?.lease_token)).toEqual([{ released: false }]);
+    expect((await deliveries(tenant, id))[0]).toMatchObject({ status: "pending", attempts: [{ attempt: 1, error: "interrupted" }] });
+    expect(await finish(held?.lease_token)).toEqual([{ held: true }]);
+    expect((await deliveries(tenant, id))[0]).toMatchObject({ status: "delivered", attempts: [{ attempt: 1 }, { attempt: 2, status: 204 }] });
+  });
+
   it("that was deleted is asked nothing more", async () => {
     const [tenant, hooks] = [await platform.tenant(), await receiver()];
     const { id } = await endpoint(tenant, hooks.url, ["quota.warning"]);
