@@ -20,6 +20,8 @@ export interface Point {
   /** The callers cancel what they submitted. */
   isCancelled?: boolean;
   slowMs?: number;
+  /** Not in the short form. */
+  isLong?: boolean;
   /** Its tasks are plans: what the probe finds goes on to ticket-processor. */
   isPlan?: boolean;
 }
@@ -72,10 +74,10 @@ export const POINTS: readonly Point[] = [
   kill("p4", "scope-gateway", "artifact.after_upload"),
   // Deliveries are rows of the transaction that ends a task, so p1 to p3 are w1 too; here nobody is rung for them.
   kill("w1", "task-execute-2", "settle.after_commit"),
-  kill("w2", "webhook-deliver", "webhook.before_post"),
+  kill("w2", "webhook-deliver", "webhook.before_post", { isLong: true }),
   kill("w3", "webhook-deliver", "webhook.after_answer"),
-  ...reply("w3", "finish_webhook_attempt"),
-  kill("w4", "webhook-deliver", "webhook.after_finish"),
+  ...reply("w3", "finish_webhook_attempt", { isLong: true }),
+  kill("w4", "webhook-deliver", "webhook.after_finish", { isLong: true }),
   kill("k1", "task-cancel", "cancel.after_flag", cancelled),
   kill("k1", "task-cancel", "cancel.after_signal", cancelled),
   ...reply("k1", "cancel_task", cancelled),

@@ -16,7 +16,7 @@ import { ask } from "./redis-server.ts";
 import { type RoundTools, runRound, runZombie, SHORT_TIMES, TIMES, untilAtRest } from "./rounds.ts";
 import { SCENARIOS } from "./scenarios/index.ts";
 import { toolsOf } from "./scenarios/scenario.ts";
-import { repeats, untilTold } from "./told.ts";
+import { keepTelling, repeats, untilTold } from "./told.ts";
 
 export interface FaultRun {
   seed: number;
@@ -67,8 +67,11 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
     const before = await readLevels(platform);
 
     const stopForgetting = forgetCircuits(platform.redis.url);
-    const points = POINTS.filter((point) =>
-      isWanted(point.id, point.fault.kind === "kill" ? point.fault.failpoint : point.fault.kind === "reply" ? point.fault.statement : point.fault.kind),
+    const stopTelling = keepTelling(platform);
+    const points = POINTS.filter(
+      (point) =>
+        !(isShort && point.isLong && wanted.length === 0) &&
+        isWanted(point.id, point.fault.kind === "kill" ? point.fault.failpoint : point.fault.kind === "reply" ? point.fault.statement : point.fault.kind),
     );
     const rounds: Point[][] = isShort ? inRounds(points) : points.map((point) => [point]);
     const open: Promise<void>[] = [];
@@ -81,6 +84,7 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
         await untilAtRest(tools);
       }
     }
+    stopTelling();
     if (wanted.includes("twins")) await runTwins(tools, size.tasksPerPoint);
     if (isWanted("zombie")) await runZombie(tools, size.zombieTasks, "zombie");
     await Promise.all(open);
