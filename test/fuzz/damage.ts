@@ -1,6 +1,6 @@
 /** What is done to a good body: to its values, and to the text that is made of them. */
 import fc from "fast-check";
-import { JSON_TEXTS, NUMBER_TEXTS, PROTOTYPE_NAMES } from "./bad-texts.ts";
+import { JSON_TEXTS, NUMBER_TEXTS, PROTOTYPE_NAMES, UNSTORABLE_TEXTS } from "./bad-texts.ts";
 import { anyText, junk, often, owning } from "./values.ts";
 
 /** The nodes of a JSON value down to eight levels, the value itself first, by the way to it. */
@@ -46,6 +46,11 @@ export const damage: fc.Arbitrary<Damage> = fc.oneof(
   often(
     1,
     fc.tuple(place, fc.integer({ min: 2, max: 60 })).map(([where, times]) => at(where, (node) => Array.from({ length: times }, () => node))),
+  ),
+  // Good in all but this: only the check of the text itself can refuse it.
+  often(
+    3,
+    fc.tuple(place, fc.constantFrom(...UNSTORABLE_TEXTS)).map(([where, text]) => at(where, (node) => (typeof node === "string" ? node + text : node))),
   ),
   often(
     1,

@@ -1,7 +1,7 @@
 /** Values as the document's schemas allow them, and values that no schema means. */
 import fc from "fast-check";
 import { DOCUMENT, randomIdLike } from "../batteries/declared.ts";
-import { NAUGHTY_TEXTS, PROTOTYPE_NAMES } from "./bad-texts.ts";
+import { EDGE_TEXTS, NAUGHTY_TEXTS, PROTOTYPE_NAMES, UNSTORABLE_TEXTS } from "./bad-texts.ts";
 import type { Planted } from "./planted.ts";
 
 export interface Shape {
@@ -26,7 +26,7 @@ export interface Shape {
 }
 
 export const often = <T>(weight: number, arbitrary: fc.Arbitrary<T>) => ({ weight, arbitrary });
-const naughty = fc.constantFrom(...NAUGHTY_TEXTS);
+const naughty = fc.oneof(often(3, fc.constantFrom(...NAUGHTY_TEXTS)), often(2, fc.constantFrom(...EDGE_TEXTS)), often(2, fc.constantFrom(...UNSTORABLE_TEXTS)));
 export const anyText = fc.oneof(
   often(3, fc.string({ maxLength: 40 })),
   often(2, fc.string({ unit: "grapheme", maxLength: 30 })),

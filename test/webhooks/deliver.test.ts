@@ -65,7 +65,7 @@ describe("an endpoint", () => {
     expect(secret).toMatch(/^whsec_[A-Za-z0-9+/]{43}=$/);
     const task = await run(tenant);
     const heard = await hooks.hears();
-    verify(secret, heard);
+    expect(() => verify(secret, heard)).not.toThrow();
     expect(() => verify(secret, { ...heard, body: heard.body.replace("hello", "other") })).toThrow();
     expect(heard.headers["x-aau-signature"]).toBe(`sha256=${createHmac("sha256", secret).update(heard.body).digest("hex")}`);
     expect(heard).toMatchObject({ path: "/in", headers: { "content-type": "application/json", "accept-encoding": "identity", "user-agent": "aau-webhooks/1" } });
