@@ -8,7 +8,7 @@ import { endingWarning } from "../registry/plugin-versions.ts";
 import { fullJitterMs } from "../retry-delay.ts";
 import { deprecationOf } from "../sdk/src/envelope-versions.ts";
 import type { InputEnvelope, OutputEnvelope, Warning } from "../sdk/src/envelopes.ts";
-import { timeLimit } from "../sdk/src/time-limit.ts";
+import { openTimeLimit } from "../sdk/src/time-limit.ts";
 import type { StoredError } from "../tasks/task-view.ts";
 import type { Shortening } from "./assemble-context.ts";
 import { callPlugin, type PluginCaller, PluginStopped } from "./call-plugin.ts";
@@ -117,11 +117,11 @@ async function callUntilFinal(
     tries += 1;
     const leftMs = claim.deadlineAtMs - nowMs();
     const timeoutMs = Math.max(1, Math.min(manifest.timeout_seconds * 1000, leftMs));
-    const timeout = timeLimit(timeoutMs + TIMEOUT_SLACK_MS);
+    const limit = openTimeLimit(timeoutMs + TIMEOUT_SLACK_MS);
     // Most calls end by themselves long before this instance has to.
     const stopAfterMs = runner.stopAfterMs !== undefined && runner.stopAfterMs < nowMs() + timeoutMs ? runner.stopAfterMs : null;
-    const leaving = stopAfterMs === null ? [] : [timeLimit(Math.max(stopAfterMs - nowMs(), 0) + LAST_NODE_MS)];
-    const signal = AbortSignal.any([lease.signal, stopping, timeout, ...leaving]);
+    const leaving = stopAfterMs === null ? null : openTimeLimit(Math.max(stopAfterMs - nowMs(), 0) + LAST_NODE_MS);
+    const signal = AbortSignal.any([lease.signal, stopping, limit.signal, ...(leaving ? [leaving.signal] : [])]);
     let failure: Failure;
     try {
       const output = await callPlugin(runner, claim, step, lease, input, {
@@ -134,14 +134,17 @@ async function callUntilFinal(
     } catch (error) {
       if (lease.signal.reason instanceof LeaseLost) return neutral({ kind: "lost" });
       if (lease.signal.reason instanceof CancelRequested) return neutral({ kind: "cancelled" });
-      if (stopping.aborted || leaving.some(({ aborted }) => aborted)) return neutral({ kind: "hand_back", delayMs: 0, reason: "instance stops" });
+      if (stopping.aborted || leaving?.signal.aborted) return neutral({ kind: "hand_back", delayMs: 0, reason: "instance stops" });
       if (error instanceof PluginStopped && claim.handBacks < MAX_HAND_BACKS)
         return neutral({ kind: "hand_back", delayMs: Math.min(250 * 2 ** claim.handBacks, 10_000), reason: "plugin stops" });
-      if (timeout.aborted) failure = timedOut(timeoutMs, manifest.timeout_seconds * 1000);
+      if (limit.signal.aborted) failure = timedOut(timeoutMs, manifest.timeout_seconds * 1000);
       else if (error instanceof PluginStopped)
         failure = callFailure(new PluginFailure(UNAVAILABLE, "The plugin's instances stop again and again.", "plugin", true, { isUnreached: true }));
       else if (error instanceof PluginFailure) failure = callFailure(error);
       else throw error;
+    } finally {
+      limit.close();
+      leaving?.close();
     }
 
     if (failure.code === "CONTEXT_WINDOW_OVERFLOW" && warnings.length === 0) {

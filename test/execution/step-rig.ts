@@ -101,6 +101,7 @@ export async function runScripted(
       calls.push(call.input);
       atMs.push(performance.now() - startedAt);
       const aborted = new Promise<never>((_, reject) => call.signal.addEventListener("abort", () => reject(call.signal.reason), { once: true }));
+      aborted.catch(() => {});
       yield await Promise.race([play(call, calls.length), aborted]);
     },
     health: () => Promise.reject(new Error("not asked here")),

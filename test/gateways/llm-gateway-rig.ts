@@ -234,7 +234,7 @@ export async function openRig(
         method: "POST",
         headers: { "content-type": "application/json", "x-api-key": key, ...headers },
         body: typeof body === "string" ? body : JSON.stringify(body),
-        signal: signal ?? AbortSignal.timeout(30_000),
+        signal: signal ?? null,
       }),
     journal: async (task = first) => (await admin.query<JournalRow>("SELECT * FROM llm_calls WHERE task_id = $1 ORDER BY step, call_no", [task.id])).rows,
     newTask,

@@ -8,7 +8,7 @@ export const INPUT = {
 };
 export const HEADERS = { "content-type": "application/json", "aau-llm-token": "cap_llm", "aau-scoped-token": "cap_scoped" };
 
-export function executeRequest(url: string, input: object | string, headers: Record<string, string> = {}, signal: AbortSignal = AbortSignal.timeout(10_000)): Promise<Response> {
+export function executeRequest(url: string, input: object | string, headers: Record<string, string> = {}, signal: AbortSignal | null = null): Promise<Response> {
   const body = typeof input === "string" ? input : JSON.stringify({ ...INPUT, ...input });
   return fetch(`${url}/execute`, { method: "POST", headers: { ...HEADERS, ...headers }, body, signal });
 }

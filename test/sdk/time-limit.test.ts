@@ -5,7 +5,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { expect, it } from "vitest";
 import { ROOT } from "../../scripts/functions.ts";
-import { timeLimit } from "../../shared/sdk/src/time-limit.ts";
+import { openTimeLimit, timeLimit } from "../../shared/sdk/src/time-limit.ts";
 
 setFlagsFromString("--expose-gc");
 const collectGarbage = runInNewContext("gc") as () => void;
@@ -19,6 +19,15 @@ it("a time limit comes though garbage was collected and nobody but AbortSignal.a
   }
   await delay(400);
   expect(fired).toBe(20);
+});
+
+it("a time limit that is let go of never comes", async () => {
+  const [kept, closed] = [openTimeLimit(50), openTimeLimit(50)];
+  const both = AbortSignal.any([closed.signal, new AbortController().signal]);
+  closed.close();
+  await new Promise((resolve) => kept.signal.addEventListener("abort", resolve));
+  await delay(20);
+  expect([kept.signal.reason.name, closed.signal.aborted, both.aborted]).toEqual(["TimeoutError", false, false]);
 });
 
 it("no other time-outs are made in what runs", async () => {

@@ -45,6 +45,7 @@ const MAX_REPORTS = 1000;
 const MAX_WARNINGS = 50;
 const MAX_ARTIFACTS = 100;
 const WARN_AT = 0.8;
+const CALL_SLACK_MS = 1_000;
 
 export interface ExecutionParts {
   manifest: Manifest;
@@ -188,7 +189,8 @@ export class Execution {
       token: runtime.llmToken,
       node,
       signal,
-      timeoutMs: Math.max(Math.floor(deadlineAt - performance.now()), 1),
+      // Behind the execution's own end, which closes the call and says why: of two at one moment the wrong one might come first.
+      timeoutMs: Math.max(Math.ceil(deadlineAt - performance.now()), 0) + CALL_SLACK_MS,
       trace: runtime.trace,
       countOccurrence: (key) => this.#countOccurrence(key),
       onSeen: (seen) => this.#count(node, seen),

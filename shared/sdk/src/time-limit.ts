@@ -9,3 +9,11 @@ export function timeLimit(ms: number): AbortSignal {
   limit.addEventListener("abort", () => {}, { once: true });
   return limit;
 }
+
+/** A limit that can be let go of: where many are made and most are long, those that are not needed any more must not wait for their time. */
+export function openTimeLimit(ms: number): { signal: AbortSignal; close(): void } {
+  const controller = new AbortController();
+  const timer = setTimeout(() => controller.abort(new DOMException("The operation was aborted due to timeout", "TimeoutError")), ms);
+  timer.unref();
+  return { signal: controller.signal, close: () => clearTimeout(timer) };
+}
