@@ -1,9 +1,9 @@
 import { spawn } from "node:child_process";
 import { pathToFileURL } from "node:url";
-import { describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { FUNCTION_FILES } from "./declared.ts";
 
-/** Imports one function as the only thing a process does, and tells what it touched. */
+/** Imports functions one after the other as the only thing a process does, and tells what each touched. */
 const PROBE = `
 const read = [];
 const ours = /\\/(functions|shared)\\//;
@@ -14,16 +14,21 @@ process.env = new Proxy({}, {
     return Reflect.get(target, name);
   },
 });
-const before = process.getActiveResourcesInfo().sort();
-await import(process.argv[1]);
-await new Promise((resolve) => setImmediate(resolve));
-const left = process.getActiveResourcesInfo().sort();
-for (const name of before) { const at = left.indexOf(name); if (at >= 0) left.splice(at, 1); }
-console.log(JSON.stringify({ read, left: left.filter((name) => name !== "Immediate") }));
+const handles = () => process.getActiveResourcesInfo().filter((name) => name !== "Immediate").sort();
+const touched = {};
+for (const file of process.argv.slice(1)) {
+  const before = handles();
+  await import(file);
+  await new Promise((resolve) => setImmediate(resolve));
+  const left = handles();
+  for (const name of before) { const at = left.indexOf(name); if (at >= 0) left.splice(at, 1); }
+  touched[file] = { read: read.splice(0), left };
+}
+process.stdout.write(JSON.stringify(touched), () => process.exit(0));
 `;
 
-async function importAlone(file: string): Promise<{ code: number | null; out: string; err: string }> {
-  const child = spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", PROBE, pathToFileURL(file).href], {
+async function importAll(urls: readonly string[]): Promise<{ code: number | null; out: string; err: string }> {
+  const child = spawn(process.execPath, ["--import", "tsx", "--input-type=module", "-e", PROBE, ...urls], {
     env: { PATH: process.env.PATH },
     stdio: ["ignore", "pipe", "pipe"],
   });
@@ -34,17 +39,21 @@ async function importAlone(file: string): Promise<{ code: number | null; out: st
   child.stderr.on("data", (data) => {
     err += data;
   });
-  // Whoever leaves a handle open does not end by himself.
-  const late = setTimeout(() => child.kill("SIGKILL"), 30_000);
+  const late = setTimeout(() => child.kill("SIGKILL"), 50_000);
   const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
   clearTimeout(late);
   return { code, out, err };
 }
 
 describe("importing a function", () => {
-  it.each(FUNCTION_FILES.map(({ name, file }) => [name, file]))("%s opens nothing and reads no environment", async (_, file) => {
-    const { code, out, err } = await importAlone(file);
+  let touched: Record<string, unknown> = {};
+  beforeAll(async () => {
+    const { code, out, err } = await importAll(FUNCTION_FILES.map(({ file }) => pathToFileURL(file).href));
     expect(code, err).toBe(0);
-    expect(JSON.parse(out)).toEqual({ read: [], left: [] });
+    touched = JSON.parse(out);
+  });
+
+  it.each(FUNCTION_FILES.map(({ name, file }) => [name, file]))("%s opens nothing and reads no environment", (_, file) => {
+    expect(touched[pathToFileURL(file).href]).toEqual({ read: [], left: [] });
   });
 });
