@@ -330,8 +330,12 @@ function noLeak(book: Book, { levels }: Records): void {
 }
 
 function deserved(book: Book, { journal }: Records, { byMarker }: View): void {
-  for (const { marker, deserves, outcome } of journal) {
+  const refused = new Map(journal.flatMap(({ op, outcome, marker, status }) => (op === "submit" && outcome === "fail" ? [[marker, status] as const] : [])));
+  for (const { op, marker, deserves, outcome } of journal) {
     if (deserves === undefined || outcome !== "invoke") continue;
+    // What never got in shows nothing of what it was sent for.
+    if (op === "submit" && !byMarker.has(marker) && refused.has(marker))
+      book.check("D", false, () => `${marker} was refused with ${refused.get(marker)}, and deserves ${JSON.stringify(deserves)}`);
     for (const row of byMarker.get(marker) ?? []) {
       const isSo =
         deserves.status.includes(row.status) &&

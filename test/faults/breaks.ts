@@ -116,7 +116,7 @@ const SAFEGUARDS = {
     what: "the bridge acknowledges nothing",
     turnsRed: "I14",
     shows: "s7",
-    files: { "shared/host/bridge/stream-consumer.ts": ["await acknowledge(redis, stream, entry.id);"] },
+    files: { "shared/host/bridge/stream-consumer.ts": ["await acknowledged(entry.id);"] },
   },
   answer: {
     what: "nobody compares the task of an answer with the one that was asked",

@@ -6,6 +6,7 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { startFauxqs } from "fauxqs";
+import { Redis } from "ioredis";
 import pg from "pg";
 import ticketProcessor from "../../functions/plugins/ticket-processor/ticket-processor.ts";
 import { bundle } from "../../scripts/build/bundle.ts";
@@ -18,6 +19,7 @@ import { openKeyRing } from "../../shared/access/key-ring.ts";
 import { openDatabase } from "../../shared/db/database.ts";
 import { randomHex } from "../../shared/ids.ts";
 import { EMBEDDING_DIMENSIONS } from "../../shared/models/embedder.ts";
+import { announceGeneration } from "../../shared/registry/catalogue.ts";
 import type { Manifest } from "../../shared/sdk/src/manifest.ts";
 import { openObjectStore } from "../../shared/storage/object-store.ts";
 import { startPostgres } from "../support/postgres.ts";
@@ -262,7 +264,7 @@ async function start(folder: string, broken: Break | null, closers: (() => Promi
     api,
     keys,
     sources,
-    addPlugin: (manifest, endpoint) => addPlugin(databaseUrl.href, manifest, endpoint),
+    addPlugin: (manifest, endpoint) => addPlugin(databaseUrl.href, redis.url, manifest, endpoint),
     look,
   };
 }
@@ -282,12 +284,15 @@ async function buildAll(folder: string, broken: Break | null): Promise<Map<strin
 const blind = { model: "none", embed: async (texts: readonly string[]) => texts.map(() => new Float32Array(EMBEDDING_DIMENSIONS)) };
 export const UNLIMITED = { name: "unlimited", tier: "professional", settings: { rate_limits: { per_tenant: 100_000, per_plugin: 100_000 } } } as const;
 
-async function addPlugin(databaseUrl: string, manifest: Manifest, endpoint: string): Promise<void> {
+async function addPlugin(databaseUrl: string, redisUrl: string, manifest: Manifest, endpoint: string): Promise<void> {
   const db = await openDatabase({ url: databaseUrl, driver: "pg", poolSize: 1 });
+  const redis = new Redis(redisUrl);
   try {
-    await publishUnsigned(db, blind, manifest, endpoint);
+    const generation = await publishUnsigned(db, blind, manifest, endpoint);
     await seedTenant(db, { ...UNLIMITED, subscriptions: { [manifest.name]: null } });
+    await announceGeneration(redis, generation);
   } finally {
+    redis.disconnect();
     await db.close();
   }
 }
