@@ -32,7 +32,8 @@ export interface Times {
 export const TIMES: Times = { deadlineMs: 150_000, patienceMs: 60_000 };
 /** Where a safeguard is missing, tasks may never end; nobody waits long for those. */
 export const SHORT_TIMES: Times = { deadlineMs: 25_000, patienceMs: 10_000 };
-const POINT_PATIENCE_MS = 60_000;
+/** Longer than a task's deadline: what passed a point by has to be over before the next wave comes. */
+const POINT_PATIENCE_MS = 200_000;
 const IN_FLIGHT = 20;
 const MAX_WAVES = 5;
 const LOOK_EVERY_MS = 100;
