@@ -42,7 +42,8 @@ describe("users", () => {
     expectRefusal(await tenant.api("DELETE", `/v1/users/${made.id}`), "NOT_FOUND");
     const { entries } = (await tenant.api("GET", "/v1/audit")).body;
     expect(entries.map((entry: { action: string }) => entry.action)).toEqual(["user.deleted", "user.email_set", "user.role_set", "user.created"]);
-    expect(JSON.stringify(entries)).not.toMatch(/@|ada/i);
+    // Not the bare name: a digest in hexadecimal may hold those three letters.
+    expect(JSON.stringify(entries)).not.toMatch(/@|example/i);
   });
 
   it("have an address that is no other user's of the tenant, however it is written", async () => {

@@ -8,6 +8,7 @@ import { definePlugin, node } from "../../shared/sdk/src/index.ts";
 import { filer, keeper } from "../batteries/plugins.ts";
 import { EVIL, evilManifest, startEvil } from "../evil/kinds.ts";
 import { newUser } from "../privacy/people.ts";
+import { forgetCircuits } from "../support/circuits.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { asker, echo } from "../support/plugins.ts";
 import { failure, type ScriptedProvider, startScriptedProvider, truncatedJson } from "../support/scripted-provider.ts";
@@ -100,8 +101,11 @@ const WAYS: Record<string, () => Promise<[number, ...number[]]>> = {
     return [done.status, taken.status, erased.status];
   },
   "plugins that quote their input in errors": async () => {
-    const answers = await Promise.all(["type", "parse", "cause", "code"].map((how) => submit({ command: `${how} ${command}`, plugin: "blurter", attachments })));
-    expect(answers.map(({ body }) => body.status)).toEqual(Array(4).fill("failed"));
+    for (const how of ["type", "parse", "cause", "code"]) {
+      // Each failure counts against the plugin, and one that comes late would meet an open circuit.
+      await forgetCircuits(platform.redis.url);
+      expect((await submit({ command: `${how} ${command}`, plugin: "blurter", attachments })).body.status, how).toBe("failed");
+    }
     return [200];
   },
   "a provider that quotes in its errors, and one that breaks off": async () => {
