@@ -330,10 +330,10 @@ function noLeak(book: Book, { levels }: Records): void {
 }
 
 function deserved(book: Book, { journal }: Records, { byMarker }: View): void {
-  const refused = new Map(journal.flatMap(({ op, outcome, marker, status }) => (op === "submit" && outcome === "fail" ? [[marker, status] as const] : [])));
+  const refused = new Map(journal.flatMap(({ op, outcome, marker, status }) => (op === "submit" && outcome === "fail" && status === 404 ? [[marker, status] as const] : [])));
   for (const { op, marker, deserves, outcome } of journal) {
     if (deserves === undefined || outcome !== "invoke") continue;
-    // What never got in shows nothing of what it was sent for.
+    // A plugin that the platform does not know shows nothing of what its task was sent for.
     if (op === "submit" && !byMarker.has(marker) && refused.has(marker))
       book.check("D", false, () => `${marker} was refused with ${refused.get(marker)}, and deserves ${JSON.stringify(deserves)}`);
     for (const row of byMarker.get(marker) ?? []) {
