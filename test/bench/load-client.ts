@@ -37,13 +37,14 @@ const taskIdOf = (text: string) => /"task_id":"([^"]+)"/.exec(text)?.[1] ?? "";
 const isOver = (text: string) => /"status":"(?:success|partial|failed|cancelled)"/.test(text);
 
 /** Tells of results as they come in on a stream. */
-function readResults(redisUrl: string, stream: string) {
+async function readResults(redisUrl: string, stream: string) {
   const redis = new Redis(redisUrl);
+  // Fixed before the first request is sent: "$" would mean a later moment with every read that comes back empty.
+  let from = (await redis.xrevrange(stream, "+", "-", "COUNT", 1))[0]?.[0] ?? "0";
   const seen = new Set<string>();
   const waiting = new Map<string, () => void>();
   let open = true;
   const reading = (async () => {
-    let from = "$";
     while (open) {
       const answer = await redis.xread("COUNT", 500, "BLOCK", 200, "STREAMS", stream, from).catch(() => null);
       for (const [id, fields] of answer?.[0]?.[1] ?? []) {
@@ -78,7 +79,7 @@ export async function runJob(job: LoadJob): Promise<LoadReport> {
   const clients = Array.from({ length: job.connections }, () => new Client(job.url, options));
   const { untilDone } = job;
   const pollers = untilDone?.by === "poll" ? clients.map(() => new Client(untilDone.url, options)) : [];
-  const results = untilDone?.by === "stream" ? readResults(untilDone.redisUrl, untilDone.stream) : null;
+  const results = untilDone?.by === "stream" ? await readResults(untilDone.redisUrl, untilDone.stream) : null;
   const answered: number[] = [];
   const done: number[] = [];
   const bad: Record<string, number> = {};

@@ -3,6 +3,7 @@
  * slots, keeps its claim while a delivery is open, takes over from consumers that are gone, and acknowledges only what is done,
  * scheduled again, or buried.
  */
+import { setMaxListeners } from "node:events";
 import type { Redis } from "ioredis";
 import type { Agent } from "undici";
 import { failpoint } from "../../failpoint.ts";
@@ -67,6 +68,8 @@ export function startStreamConsumer(options: ConsumerOptions): StreamConsumer {
   const { stream, consumer, redis, blocking, maxInFlight, log } = options;
   const open = new Map<string, Promise<void>>();
   const hangUp = new AbortController();
+  // Every delivery that is open listens; dozens are no leak.
+  setMaxListeners(0, hangUp.signal);
   let stopping = false;
   let slotFreed = () => {};
   // Halved when the function says that it has too much, raised again with every success.
