@@ -12,6 +12,13 @@ import * as v from "valibot";
 import { type Heads, verifyAuditLogs } from "../shared/access/verify-audit.ts";
 import { openDatabase } from "../shared/db/database.ts";
 import { readConfig, required } from "../shared/host/config.ts";
+import { asCommand } from "./command.ts";
+
+const USAGE = `npm run audit:verify -- [--heads <file>]
+
+Reads every tenant's audit log through. It needs DATABASE_URL of a role that may read all tenants.
+
+  --heads <file>   checks that the chains still pass through where they stood, and writes where they stand now`;
 
 const HeadsFile = v.record(v.string(), v.strictObject({ seq: v.pipe(v.number(), v.safeInteger()), hash: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)) }));
 
@@ -35,4 +42,4 @@ export async function verifyAudit(argv: readonly string[], env: Record<string, s
   }
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) process.exitCode = await verifyAudit(process.argv.slice(2), process.env, console.log);
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) await asCommand(USAGE, (args) => verifyAudit(args, process.env, console.log));

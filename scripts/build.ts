@@ -9,6 +9,7 @@ import type { Plugin } from "esbuild";
 import * as v from "valibot";
 import { type Bundle, bundle } from "./build/bundle.ts";
 import { findTargets, type Target } from "./build/targets.ts";
+import { asCommand } from "./command.ts";
 import { ROOT } from "./functions.ts";
 
 export type { Bundle } from "./build/bundle.ts";
@@ -67,10 +68,17 @@ export function sizeTable(bundles: readonly Bundle[]): string {
   return [`${"bundle".padEnd(width)} ${"KiB".padStart(9)} ${"cache".padStart(9)} ${"files".padStart(7)}`, ...rows].join("\n");
 }
 
+const USAGE = `npm run build -- [--out <folder>] [--failpoints] [<function> …]
+
+Bundles these functions, or all of them with the bridge and the tools, into dist/ or the folder.`;
+
 if (process.argv[1] === import.meta.filename) {
-  const { values, positionals } = parseArgs({ options: { failpoints: { type: "boolean" }, out: { type: "string" } }, allowPositionals: true });
-  const startedAt = performance.now();
-  const bundles = await build({ outdir: values.out, failpoints: values.failpoints, functions: positionals.length > 0 ? positionals : undefined });
-  console.log(sizeTable(bundles));
-  console.log(`${bundles.length} bundles in ${((performance.now() - startedAt) / 1000).toFixed(1)} s`);
+  await asCommand(USAGE, async (args) => {
+    const { values, positionals } = parseArgs({ args, options: { failpoints: { type: "boolean" }, out: { type: "string" } }, allowPositionals: true });
+    const startedAt = performance.now();
+    const bundles = await build({ outdir: values.out, failpoints: values.failpoints, functions: positionals.length > 0 ? positionals : undefined });
+    console.log(sizeTable(bundles));
+    console.log(`${bundles.length} bundles in ${((performance.now() - startedAt) / 1000).toFixed(1)} s`);
+    return 0;
+  });
 }

@@ -7,6 +7,11 @@ import { openDatabase } from "../shared/db/database.ts";
 import { readConfig, required } from "../shared/host/config.ts";
 import { replayTombstones } from "../shared/privacy/tombstones.ts";
 import { openObjectStore } from "../shared/storage/object-store.ts";
+import { asCommand } from "./command.ts";
+
+const USAGE = `npm run erasure:replay
+
+Erases again who came back with a backup. It needs DATABASE_URL and the bucket's settings (S3_ENDPOINT, S3_BUCKET, the usual AWS variables).`;
 
 export async function replay(env: Record<string, string | undefined>): Promise<{ tombstones: number; reopened: number }> {
   const config = readConfig(env);
@@ -26,7 +31,9 @@ export async function replay(env: Record<string, string | undefined>): Promise<{
   }
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const { tombstones, reopened } = await replay(process.env);
-  console.log(`${tombstones} people were erased before; ${reopened} came back with the backup and are erased again.`);
-}
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href)
+  await asCommand(USAGE, async () => {
+    const { tombstones, reopened } = await replay(process.env);
+    console.log(`${tombstones} people were erased before; ${reopened} came back with the backup and are erased again.`);
+    return 0;
+  });

@@ -4,7 +4,13 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { runner } from "node-pg-migrate";
 import { sqlState } from "../shared/db/database.ts";
+import { ConfigError } from "../shared/host/config.ts";
+import { asCommand } from "./command.ts";
 import { publishEnvelopeSchemas } from "./envelope-schemas.ts";
+
+const USAGE = `npm run migrate
+
+Brings the database at DATABASE_URL up to date; the role must be able to create tables and roles.`;
 
 /** Beside the sources in the repository, beside the bundle in the image. */
 function migrationsFolder(): string {
@@ -51,13 +57,11 @@ async function withoutWaiting<T>(work: () => Promise<T>, tries = 1): Promise<T> 
   }
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const url = process.env.DATABASE_URL;
-  if (!url) {
-    console.error("DATABASE_URL is not set.");
-    process.exitCode = 1;
-  } else {
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href)
+  await asCommand(USAGE, async () => {
+    const url = process.env.DATABASE_URL;
+    if (!url) throw new ConfigError("DATABASE_URL is not set.");
     const applied = await migrate(url);
     console.log(applied.length === 0 ? "The database is up to date." : `Applied ${applied.join(", ")}.`);
-  }
-}
+    return 0;
+  });

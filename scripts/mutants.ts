@@ -7,34 +7,41 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { MUTANTS } from "../test/mutants/mutants.ts";
 import { copyTree, type Verdict } from "../test/mutants/run.ts";
+import { asCommand, Misuse } from "./command.ts";
 
-const { values } = parseArgs({ options: { only: { type: "string" } } });
-const only = values.only?.split(",");
-const unknown = only?.filter((name) => !MUTANTS.some((mutant) => mutant.name === name)) ?? [];
-if (unknown.length > 0) throw new Error(`there is no ${unknown.join(", ")}; there are ${MUTANTS.map(({ name }) => name).join(", ")}`);
+const USAGE = `npm run mutants -- [--only <names>]
 
-const chosen = MUTANTS.filter(({ name }) => !only || only.includes(name));
-const startedAt = performance.now();
-const tree = await copyTree(join(import.meta.dirname, ".."));
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => void tree.remove().then(() => process.exit(130)));
-const before = new Map<string, Verdict>();
-let killed = 0;
-try {
-  for (const mutant of chosen) {
-    const id = `${mutant.test.file} ${mutant.test.name}`;
-    const baseline = before.get(id) ?? (await tree.runTest(mutant.test));
-    before.set(id, baseline);
-    const verdict = baseline.colour === "green" ? await tree.without(mutant) : null;
-    if (verdict?.colour === "red") killed++;
-    const outcome =
-      verdict === null ? `${baseline.colour.toUpperCase()} WITHOUT THE MUTANT` : verdict.colour === "green" ? "SURVIVED" : verdict.colour === "red" ? "red" : "BROKEN";
-    console.log(
-      `${mutant.name.padEnd(19)} ${outcome.padEnd(9)} ${(verdict ?? baseline).seconds.toFixed(1).padStart(5)} s  ${mutant.file} | ${mutant.test.file} › ${mutant.test.name}`,
-    );
-    if (verdict?.colour !== "red") console.log(`  ${mutant.what}. ${(verdict ?? baseline).why}`);
+There are ${MUTANTS.map(({ name }) => name).join(", ")}.`;
+
+await asCommand(USAGE, async (args) => {
+  const { values } = parseArgs({ args, options: { only: { type: "string" } } });
+  const only = values.only?.split(",");
+  const unknown = only?.filter((name) => !MUTANTS.some((mutant) => mutant.name === name)) ?? [];
+  if (unknown.length > 0) throw new Misuse(`There is no ${unknown.join(", ")}.`);
+
+  const chosen = MUTANTS.filter(({ name }) => !only || only.includes(name));
+  const startedAt = performance.now();
+  const tree = await copyTree(join(import.meta.dirname, ".."));
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => void tree.remove().then(() => process.exit(130)));
+  const before = new Map<string, Verdict>();
+  let killed = 0;
+  try {
+    for (const mutant of chosen) {
+      const id = `${mutant.test.file} ${mutant.test.name}`;
+      const baseline = before.get(id) ?? (await tree.runTest(mutant.test));
+      before.set(id, baseline);
+      const verdict = baseline.colour === "green" ? await tree.without(mutant) : null;
+      if (verdict?.colour === "red") killed++;
+      const outcome =
+        verdict === null ? `${baseline.colour.toUpperCase()} WITHOUT THE MUTANT` : verdict.colour === "green" ? "SURVIVED" : verdict.colour === "red" ? "red" : "BROKEN";
+      console.log(
+        `${mutant.name.padEnd(19)} ${outcome.padEnd(9)} ${(verdict ?? baseline).seconds.toFixed(1).padStart(5)} s  ${mutant.file} | ${mutant.test.file} › ${mutant.test.name}`,
+      );
+      if (verdict?.colour !== "red") console.log(`  ${mutant.what}. ${(verdict ?? baseline).why}`);
+    }
+  } finally {
+    await tree.remove();
   }
-} finally {
-  await tree.remove();
-}
-console.log(`${killed} of ${chosen.length} mutants were seen, in ${Math.round((performance.now() - startedAt) / 1000)} s.`);
-process.exit(killed === chosen.length ? 0 : 1);
+  console.log(`${killed} of ${chosen.length} mutants were seen, in ${Math.round((performance.now() - startedAt) / 1000)} s.`);
+  process.exit(killed === chosen.length ? 0 : 1);
+});

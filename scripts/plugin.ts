@@ -11,6 +11,7 @@ import { functionUrl } from "../shared/host/function-url.ts";
 import { parseId } from "../shared/ids.ts";
 import { admissionSigner } from "../shared/registry/admission-record.ts";
 import { listPublisherKeys, revokePublisherKey, trustPublisherKey } from "../shared/registry/publisher-keys.ts";
+import { asCommand, Misuse, Trouble } from "./command.ts";
 
 const USAGE = `npm run plugin -- show <name>
 npm run plugin -- deprecate <name> [--sunset <time>] [--guide <url>]     at least 90 days ahead, which is also what it is unless said
@@ -41,7 +42,7 @@ export async function plugin(args: readonly string[], env: Record<string, string
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
     const text = await answer.text();
-    if (!answer.ok) throw new Error(`The registry answered ${answer.status}: ${text}`);
+    if (!answer.ok) throw new Trouble(`The registry answered ${answer.status}: ${text}`);
     return text === "" ? "done" : JSON.stringify(JSON.parse(text), null, 2);
   };
   const withDatabase = async (work: (db: PlatformDb) => Promise<string>): Promise<string> => {
@@ -63,7 +64,7 @@ export async function plugin(args: readonly string[], env: Record<string, string
       return registry("registry-deregister", "DELETE", `${at(name)}/${at(more)}`);
     case "trust": {
       const ownerTenantId = values.tenant === undefined ? null : parseId("tenant", values.tenant);
-      if (values.tenant !== undefined && ownerTenantId === null) throw new TypeError("--tenant must be an id such as ten_…");
+      if (values.tenant !== undefined && ownerTenantId === null) throw new Misuse("--tenant must be an id such as ten_…");
       const key = { name, publicKey: await readFile(more, "utf8"), ownerTenantId, expiresAt: values.expires === undefined ? null : timeOf(values.expires) };
       return withDatabase(async (db) => {
         await trustPublisherKey(db, key);
@@ -72,7 +73,7 @@ export async function plugin(args: readonly string[], env: Record<string, string
     }
     case "revoke":
       return withDatabase(async (db) => {
-        if (!(await revokePublisherKey(db, name))) throw new Error(`There is no key named ${name}.`);
+        if (!(await revokePublisherKey(db, name))) throw new Trouble(`There is no key named ${name}.`);
         return `${name} signs nothing any more. What runs goes on; take it out with deregister.`;
       });
     case "keys":
@@ -80,7 +81,7 @@ export async function plugin(args: readonly string[], env: Record<string, string
     case "admission-key":
       return admissionSigner(required(config, "ADMISSION_KEY")).publicKey;
     default:
-      throw new TypeError(USAGE);
+      throw new Misuse(verb === undefined ? "Say what to do." : `There is no ${verb}.`);
   }
 }
 
@@ -91,15 +92,12 @@ function keyLine({ name, ownerTenantId, expiresAt, revokedAt }: Awaited<ReturnTy
 
 function timeOf(text: string): Date {
   const time = new Date(text);
-  if (Number.isNaN(time.getTime())) throw new TypeError(`${text} is no time; write it as 2030-01-31T00:00:00Z`);
+  if (Number.isNaN(time.getTime())) throw new Misuse(`${text} is no time; write it as 2030-01-31T00:00:00Z`);
   return time;
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  try {
-    console.log(await plugin(process.argv.slice(2), process.env));
-  } catch (error) {
-    console.error(error instanceof Error ? error.message : error);
-    process.exitCode = 1;
-  }
-}
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href)
+  await asCommand(USAGE, async (args) => {
+    console.log(await plugin(args, process.env));
+    return 0;
+  });

@@ -11,6 +11,11 @@ import { openDatabase } from "../shared/db/database.ts";
 import { readConfig, required } from "../shared/host/config.ts";
 import { keyRing } from "../shared/host/resources/secrets.ts";
 import { resealWebhookSecrets } from "../shared/webhooks/reseal-webhook-secrets.ts";
+import { asCommand } from "./command.ts";
+
+const USAGE = `npm run secrets:rotate
+
+Seals every secret with SECRETS_KEY. It needs DATABASE_URL, SECRETS_KEY, SECRETS_KEY_ID, and in SECRETS_OTHER_KEYS the keys that still seal rows.`;
 
 export async function rotate(env: Record<string, string | undefined>): Promise<number> {
   const config = readConfig(env);
@@ -26,4 +31,4 @@ export async function rotate(env: Record<string, string | undefined>): Promise<n
   }
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) process.exitCode = await rotate(process.env);
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) await asCommand(USAGE, () => rotate(process.env));

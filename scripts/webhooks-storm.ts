@@ -5,21 +5,28 @@
 import { parseArgs } from "node:util";
 import { startPostgres } from "../test/support/postgres.ts";
 import { runStorm } from "../test/webhooks/storm.ts";
+import { asCommand, wholeNumber } from "./command.ts";
 
-const number = (text: string | undefined, fallback: number) => (text === undefined ? fallback : Number(text));
-const { values } = parseArgs({ options: { events: { type: "string" }, tenants: { type: "string" }, pace: { type: "string" }, kills: { type: "string" } } });
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(130));
-const postgres = await startPostgres({ durable: true });
-const report = await runStorm(
-  {
-    databaseUrl: postgres.url,
-    tenants: number(values.tenants, 10),
+const USAGE = `npm run webhooks:storm -- [options]
+
+  --events <number>    of each tenant, 100 unless said
+  --tenants <number>   of five endpoints each, 10 unless said
+  --pace <number>      events a second, 40 unless said
+  --kills <number>     of the sender, 2 unless said`;
+
+await asCommand(USAGE, async (args) => {
+  const option = (fallback: string) => ({ type: "string", default: fallback }) as const;
+  const { values } = parseArgs({ args, options: { events: option("100"), tenants: option("10"), pace: option("40"), kills: option("2") } });
+  const shape = {
+    tenants: wholeNumber("tenants", values.tenants),
     endpointsEach: 5,
-    eventsEach: number(values.events, 100),
-    pace: number(values.pace, 40),
-    kills: number(values.kills, 2),
-  },
-  (line) => console.log(line),
-).finally(() => postgres.stop());
-console.log(report);
-process.exit(report.lost === 0 && report.badSignatures === 0 && report.canaryConnections === 0 ? 0 : 1);
+    eventsEach: wholeNumber("events", values.events),
+    pace: wholeNumber("pace", values.pace),
+    kills: wholeNumber("kills", values.kills),
+  };
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(130));
+  const postgres = await startPostgres({ durable: true });
+  const report = await runStorm({ databaseUrl: postgres.url, ...shape }, (line) => console.log(line)).finally(() => postgres.stop());
+  console.log(report);
+  process.exit(report.lost === 0 && report.badSignatures === 0 && report.canaryConnections === 0 ? 0 : 1);
+});

@@ -33,7 +33,7 @@ describe("npm run plugin", () => {
     expect(await run("deregister", "asker", "1.0.0")).toBe("done");
     expect(JSON.parse(await run("show", "asker"))).toMatchObject({ versions: [{ status: "inactive" }] });
     await expect(run("show", "nobody")).rejects.toThrow("404");
-    await expect(run("fly")).rejects.toThrow("npm run plugin");
+    await expect(run("fly")).rejects.toThrow("There is no fly");
   });
 
   it("keeps the keys that publishers sign with", async () => {
