@@ -14,6 +14,8 @@ export class PluginFailure extends Error {
   readonly isTransient: boolean;
   /** The plugin has not begun with the task: nothing was tried, so that waiting costs nothing. */
   readonly isUnreached: boolean;
+  /** The plugin's process ended, or its connection broke, with this execution in it. */
+  readonly isCutOff: boolean;
   /** How long the plugin's service asks to wait. It refused in good order, which says nothing against it. */
   readonly retryAfterMs: number | null;
   constructor(
@@ -21,13 +23,14 @@ export class PluginFailure extends Error {
     message: string,
     blame: PluginFailure["blame"],
     isTransient: boolean,
-    more: { cause?: unknown; isUnreached?: boolean; retryAfterMs?: number | null } = {},
+    more: { cause?: unknown; isUnreached?: boolean; isCutOff?: boolean; retryAfterMs?: number | null } = {},
   ) {
     super(message, { cause: more.cause });
     this.code = code;
     this.blame = blame;
     this.isTransient = isTransient;
     this.isUnreached = more.isUnreached ?? false;
+    this.isCutOff = more.isCutOff ?? false;
     this.retryAfterMs = more.retryAfterMs ?? null;
   }
 }
@@ -131,7 +134,7 @@ async function* execute(agent: Agent, call: PluginCall): AsyncGenerator<Executio
       return;
     }
   }
-  throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin's process ended before it gave a result.", "plugin", true);
+  throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin's process ended before it gave a result.", "plugin", true, { isCutOff: true });
 }
 
 const ExecutionEvent2 = executionEvent(OutputEnvelope2);
@@ -193,7 +196,10 @@ async function translate<T>(signal: AbortSignal, work: () => Promise<T>): Promis
       throw new PluginFailure("PLUGIN_TIMEOUT", "The plugin's process stopped answering.", "plugin", true, { cause: error });
     }
     if (NEVER_REACHED.test(code)) throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin cannot be reached.", "plugin", true, { cause: error, isUnreached: true });
-    throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin's process ended, or its connection broke, before it gave a result.", "plugin", true, { cause: error });
+    throw new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin's process ended, or its connection broke, before it gave a result.", "plugin", true, {
+      cause: error,
+      isCutOff: true,
+    });
   }
 }
 

@@ -19,6 +19,7 @@ import { fallbackOf } from "./fallback.ts";
 import { CancelRequested, type Lease, LeaseLost } from "./lease.ts";
 import { PluginFailure } from "./plugin-client.ts";
 import { callFailure, type Failure, failureOf, isOutage, timedOut } from "./step-failure.ts";
+import { suspicionOf } from "./suspects.ts";
 
 /** What a step needs of the platform. */
 export interface StepRunner extends PluginCaller {
@@ -113,8 +114,10 @@ async function callUntilFinal(
   const warnings: Warning[] = known ? [known.warning] : [];
   let input = known?.input ?? whole;
   let tries = 0;
+  await using suspicion = await suspicionOf(runner.redis, step, claim);
   for (;;) {
     tries += 1;
+    await suspicion.takeTurn(claim.deadlineAtMs - nowMs(), AbortSignal.any([lease.signal, stopping]));
     const leftMs = claim.deadlineAtMs - nowMs();
     const timeoutMs = Math.max(1, Math.min(manifest.timeout_seconds * 1000, leftMs));
     const limit = openTimeLimit(timeoutMs + TIMEOUT_SLACK_MS);
@@ -146,6 +149,7 @@ async function callUntilFinal(
       limit.close();
       leaving?.close();
     }
+    await suspicion.note(failure);
 
     if (failure.code === "CONTEXT_WINDOW_OVERFLOW" && warnings.length === 0) {
       const smaller = withLessContext(input);
@@ -158,7 +162,8 @@ async function callUntilFinal(
       }
     }
     const retryAfterMs = failure.retryAfterMs === null ? null : Math.min(failure.retryAfterMs, MAX_RETRY_AFTER_MS);
-    const jitterMs = fullJitterMs(tries, { baseMs: 500, capMs: MAX_WAIT_HERE_MS });
+    // A process that has just ended needs about a second until its successor listens.
+    const jitterMs = fullJitterMs(tries, { baseMs: failure.isUnreached ? 1_500 : 500, capMs: MAX_WAIT_HERE_MS });
     const delayMs = retryAfterMs === null ? jitterMs : retryAfterMs + Math.min(jitterMs, 1_000);
     const isProbe = permit.probe !== "";
     // A probe is one call: others wait for what it finds.

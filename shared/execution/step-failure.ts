@@ -11,6 +11,8 @@ export interface Failure {
   isTransient: boolean;
   /** The plugin has not begun with the task. */
   isUnreached: boolean;
+  /** The plugin's process ended with the task in it, and this task or another one in it may be why. */
+  isCutOff: boolean;
   /** How long the one who refused asks to wait. */
   retryAfterMs: number | null;
   /** What the plugin gave along with its failure: artifacts, warnings. */
@@ -31,14 +33,15 @@ export function failureOf(output: OutputEnvelope): Failure {
     // With the caller as the cause, a service of the caller's own is away: that passes too, and counts against nobody.
     isTransient: code === "PLUGIN_UNAVAILABLE" || (code === "PLUGIN_TIMEOUT" && cause === "plugin"),
     isUnreached: false,
+    isCutOff: false,
     retryAfterMs: typeof output.retry_after_seconds === "number" ? output.retry_after_seconds * 1000 : null,
     output,
   };
 }
 
 /** The failure of a call that brought no answer of the plugin. */
-export function callFailure({ code, message, blame, isTransient, isUnreached, retryAfterMs }: PluginFailure): Failure {
-  return { code, message, cause: blame, isTransient, isUnreached, retryAfterMs, output: null };
+export function callFailure({ code, message, blame, isTransient, isUnreached, isCutOff, retryAfterMs }: PluginFailure): Failure {
+  return { code, message, cause: blame, isTransient, isUnreached, isCutOff, retryAfterMs, output: null };
 }
 
 /** Nothing came in time. With less time than its manifest asks for, that says nothing against the plugin. */
@@ -50,6 +53,7 @@ export function timedOut(timeoutMs: number, ownTimeoutMs: number): Failure {
     cause: isCallers ? "caller" : "plugin",
     isTransient: !isCallers,
     isUnreached: false,
+    isCutOff: false,
     retryAfterMs: null,
     output: null,
   };

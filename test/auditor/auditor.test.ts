@@ -189,6 +189,7 @@ describe("the auditor", () => {
     ["I3", "an artifact without its object", (r) => Object.assign(r, { objects: new Map() })],
     ["I4", "an end that is not the one the caller was told", (r) => void r.journal.push({ at: 4, op: "cancel", marker: "job-1", outcome: "ok", task_id: told, seen: "cancelled" })],
     ["I4", "a task that ran again after its end", (r) => void r.journal.push({ at: 4, op: "read", marker: "job-1", outcome: "ok", task_id: told, seen: "running" })],
+    ["I4", "a task that was taken up after its end", (r) => void r.events.push({ task_id: first(r.tasks).id, seq: 9, type: "started", status: null })],
     ["I4", "a cancelled task that is billed", (r) => Object.assign(first(r.tasks), { status: "cancelled" })],
     ["I5", "a billed call that the provider never saw", (r) => Object.assign(first(r.calls), { provider_request_id: "req_invented" })],
     ["I5", "tokens that are not the provider's", (r) => Object.assign(first(r.calls), { cache_read_tokens: 2 })],

@@ -1,10 +1,13 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import type { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type LocalRedis, startRedis } from "../../scripts/local/redis.ts";
 import { PluginFailure } from "../../shared/execution/plugin-client.ts";
+import { turnKey } from "../../shared/execution/suspects.ts";
+import { newId } from "../../shared/ids.ts";
 import { connectRedis } from "../../shared/redis/connect.ts";
 import { circuitOf } from "../support/circuits.ts";
 import { failed, outputOf, type Play, type RunSettings, runScripted } from "./step-rig.ts";
@@ -65,6 +68,66 @@ describe("a step whose plugin's process dies", () => {
     const { ending, circuit } = await run((call, n) => (n === 1 ? throws(died())() : outputOf(call)));
     expect(ending.kind).toBe("output");
     expect(circuit).toEqual({});
+  });
+});
+
+describe("steps that were cut off together", () => {
+  const cutOff = () => new PluginFailure("PLUGIN_UNAVAILABLE", "The plugin's process ended.", "plugin", true, { isCutOff: true });
+
+  /** A process that holds all its executions, and ends with the one that ends it. */
+  function fragileProcess() {
+    const held = new Set<() => void>();
+    let most = 0;
+    return {
+      mostAgain: () => most,
+      play:
+        (ends: boolean): Play =>
+        async (call, count) => {
+          let die = () => {};
+          const end = new Promise<never>((_, reject) => {
+            die = () => reject(cutOff());
+          });
+          end.catch(() => {});
+          held.add(die);
+          if (count > 1) most = Math.max(most, held.size);
+          try {
+            await Promise.race([end, delay(40)]);
+            if (ends) for (const other of [...held]) other();
+            await Promise.race([end, delay(20)]);
+            return outputOf(call);
+          } finally {
+            held.delete(die);
+          }
+        },
+    };
+  }
+
+  it("go on one at a time, so that the one that ends the process ends only itself", async () => {
+    const process = fragileProcess();
+    const name = `fragile-${++count}`;
+    const step = (ends: boolean) => runScripted(redis, process.play(ends), { manifest: { name, max_retries: 3 }, deadlineMs: 60_000 });
+    const [bad, ...good] = await Promise.all([true, false, false, false, false, false].map(step));
+    expect(good.map(({ ending }) => ending.kind)).toEqual(Array(5).fill("output"));
+    expect(bad?.ending).toMatchObject({ kind: "failed", error: { code: "PLUGIN_UNAVAILABLE", cause: "plugin" } });
+    expect([bad?.calls.length, process.mostAgain()]).toEqual([4, 1]);
+    expect(await redis.exists(turnKey({ plugin: name, version: "1.0.0" }))).toBe(0);
+  });
+
+  it("are known in their next attempt", async () => {
+    const name = `fragile-${++count}`;
+    const taskId = newId("task");
+    await runScripted(redis, throws(cutOff()), { manifest: { name, max_retries: 0 }, taskId });
+    await redis.set(turnKey({ plugin: name, version: "1.0.0" }), "another suspect", "PX", 600);
+    const { atMs } = await runScripted(redis, (call) => outputOf(call), { manifest: { name }, taskId, attempt: 2 });
+    expect(atMs[0]).toBeGreaterThanOrEqual(550);
+  });
+
+  it("wait no longer than a turn may last for one who does not give it back", async () => {
+    const name = `fragile-${++count}`;
+    await redis.set(turnKey({ plugin: name, version: "1.0.0" }), "somebody who died", "PX", 900);
+    const { ending, atMs } = await runScripted(redis, (call, n) => (n === 1 ? throws(cutOff())() : outputOf(call)), { manifest: { name } });
+    expect(ending.kind).toBe("output");
+    expect(atMs[1]).toBeGreaterThanOrEqual(850);
   });
 });
 

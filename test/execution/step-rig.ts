@@ -6,7 +6,7 @@ import type { Claim, ClaimedStep } from "../../shared/execution/claim-task.ts";
 import type { Lease } from "../../shared/execution/lease.ts";
 import type { PluginCall } from "../../shared/execution/plugin-client.ts";
 import { runStep, type StepEnding } from "../../shared/execution/run-step.ts";
-import { asId, newId, publicId } from "../../shared/ids.ts";
+import { asId, newId, publicId, type TaskId } from "../../shared/ids.ts";
 import type { ExecutionEvent, InputEnvelope, OutputEnvelope } from "../../shared/sdk/src/envelopes.ts";
 import { Manifest } from "../../shared/sdk/src/manifest.ts";
 
@@ -64,7 +64,9 @@ export interface StepRun {
 export interface RunSettings {
   manifest?: Record<string, unknown>;
   deadlineMs?: number;
+  attempt?: number;
   handBacks?: number;
+  taskId?: TaskId;
   stopAfterMs?: number;
   context?: Partial<InputEnvelope["context"]>;
   isShortened?: boolean;
@@ -74,9 +76,8 @@ export interface RunSettings {
 export async function runScripted(
   redis: Redis,
   play: Play,
-  { manifest, deadlineMs = 60_000, handBacks = 0, stopAfterMs, context, isShortened = false, stopping }: RunSettings = {},
+  { manifest, deadlineMs = 60_000, attempt = 1, handBacks = 0, taskId = newId("task"), stopAfterMs, context, isShortened = false, stopping }: RunSettings = {},
 ): Promise<StepRun> {
-  const taskId = newId("task");
   const tenantId = newId("tenant");
   const full = manifestOf(manifest);
   const step: ClaimedStep = { id: "main", plugin: full.name, version: full.version, needs: [], manifest: full, endpoint: "http://nowhere", ending: null, config: {} };
@@ -84,7 +85,7 @@ export async function runScripted(
     taskId,
     tenantId,
     leaseToken: crypto.randomUUID(),
-    attempt: 1,
+    attempt,
     handBacks,
     deadlineAtMs: Math.floor(performance.now()) + deadlineMs,
     steps: [step],

@@ -166,7 +166,13 @@ function oneSettlement(book: Book, records: Records, { task, events, calls, step
   }
 }
 
-function noRevival(book: Book, { journal, tasks, usage }: Records, { task, calls, ledger }: View): void {
+function noRevival(book: Book, { journal, tasks, usage }: Records, { task, events, calls, ledger }: View): void {
+  for (const row of tasks) {
+    const own = events.get(row.id) ?? [];
+    const end = own.findIndex(({ type }) => type === "finished");
+    const after = end < 0 ? [] : own.slice(end + 1);
+    book.check("I4", after.length === 0, () => `${name(row)} had ended, and then there were ${after.map(({ seq, type }) => `${seq} ${type}`).join(", ")}`);
+  }
   for (const [taskId, entries] of groupBy(
     journal.filter(({ task_id, seen }) => task_id !== undefined && seen !== undefined),
     (entry) => uuidOf(entry.task_id),

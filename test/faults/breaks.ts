@@ -30,7 +30,7 @@ const SAFEGUARDS = {
     what: "PostgreSQL answers before its log is on the disk",
     turnsRed: "I1",
     shows: "F-10",
-    postgresFlags: ["-c", "synchronous_commit=off", "-c", "wal_writer_delay=10000", "-c", "wal_writer_flush_after=1GB"],
+    postgresFlags: ["-c", "synchronous_commit=off", "-c", "wal_writer_delay=10000", "-c", "wal_writer_flush_after=1GB", "-c", "bgwriter_lru_maxpages=0"],
   },
   unique: {
     what: "idempotency_keys has no primary key: two submits at once with one key may both be admitted",
