@@ -26,9 +26,15 @@ interface Safeguard {
 const MISSING_GROUP = "if (isMissingGroup(error)) await ensureGroup(redis, stream).catch(() => {});";
 
 const SAFEGUARDS = {
-  durable: {
-    what: "PostgreSQL answers before its log is on the disk",
+  wake: {
+    what: "nobody rings again for what was not heard",
     turnsRed: "I1",
+    shows: "F-02",
+    files: { "functions/cron/wake.ts": ["if (!(await ring.isReady())) "] },
+  },
+  durable: {
+    what: "PostgreSQL answers before its log is on the disk: calls that the provider counted are forgotten",
+    turnsRed: "I6",
     shows: "F-10",
     postgresFlags: ["-c", "synchronous_commit=off", "-c", "wal_writer_delay=10000", "-c", "wal_writer_flush_after=1GB", "-c", "bgwriter_lru_maxpages=0"],
   },

@@ -8,13 +8,15 @@ import { delay, during, type Scenario } from "./scenario.ts";
 export const POSTGRES_SCENARIOS: readonly Scenario[] = [
   {
     id: "F-10",
-    title: "PostgreSQL stops at once and recovers from its log",
+    title: "PostgreSQL stops at once and recovers from its log, twice",
     isShort: true,
     run: (tools, count) =>
       during(tools, tools.send(count), async () => {
-        // Callers have been told of some of their tasks by then.
-        await delay(700);
-        await tools.platform.database.crash(500);
+        for (let i = 0; i < 2; i++) {
+          // Callers have been told of some of their tasks by then.
+          await delay(700);
+          await tools.platform.database.crash(500);
+        }
       }),
   },
   {
