@@ -286,6 +286,7 @@ export const REDIS_FAMILIES: readonly RedisFamily[] = [
   { name: "route", pattern: /^route:[0-9a-f-]{36}:\d+:[0-9a-f]{64}$/, holds: "where a command goes, under the command's digest", maxTtlSec: 300, erasure: "expires" },
   { name: "registry", pattern: /^registry:gen$/, holds: "a number", maxTtlSec: 60, erasure: "nothing personal" },
   { name: "circuit", pattern: /^circuit:[a-z0-9-]+:[^:]+$/, holds: "how a plugin does", maxTtlSec: 3600, erasure: "nothing personal" },
+  { name: "suspects", pattern: /^(turn:[a-z0-9-]+:[^:]+|suspect:[0-9a-f-]{36})$/, holds: "a mark under a task's id, and whose turn it is", maxTtlSec: 3600, erasure: "expires" },
   { name: "cancel", pattern: /^cancel:[0-9a-f-]{36}$/, holds: "a mark under a task's id", maxTtlSec: 3600, erasure: "deleted" },
   { name: "watchers", pattern: /^watchers:[0-9a-f-]{36}$/, holds: "channels of processes under a task's id", maxTtlSec: 3600, erasure: "deleted" },
   { name: "conv", pattern: /^conv:[0-9a-f-]{36}:[0-9a-f-]{36}$/, holds: "the last turns of a conversation", maxTtlSec: 120, erasure: "deleted" },
