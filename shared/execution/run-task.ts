@@ -7,6 +7,8 @@ import { failpoint } from "../failpoint.ts";
 import type { TaskId } from "../ids.ts";
 import type { Signals } from "../redis/signals.ts";
 import type { Telemetry } from "../telemetry/domain-events.ts";
+import { childOf } from "../telemetry/trace.ts";
+import { takeDueWebhooks } from "../webhooks/due-webhooks.ts";
 import { claimTask } from "./claim-task.ts";
 import { holdLease } from "./lease.ts";
 import { type PlanRunner, runPlan } from "./run-plan.ts";
@@ -24,6 +26,8 @@ export interface Executor extends PlanRunner, Settler {
 
 export type RunOutcome = { outcome: "done" } | { outcome: "later"; retryAfterSec: number };
 
+/** As many as a tenant can have. */
+const MAX_ENDPOINTS = 20;
 const DONE: RunOutcome = { outcome: "done" };
 
 /** `stopping` aborts when the instance must give its work back. */
@@ -34,6 +38,8 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
   if (claimed.outcome === "gone") return DONE;
   if (claimed.outcome === "ended") {
     await executor.signals.taskEnded(taskId);
+    // Whoever settles is told which endpoints are to hear of it; what ended in the claim is looked up.
+    for (const id of await takeDueWebhooks(executor.platformDb, MAX_ENDPOINTS)) await executor.ring.webhook(id, childOf(executor.traceparent));
     return DONE;
   }
   const claim = { ...claimed.claim, traceparent: executor.traceparent };

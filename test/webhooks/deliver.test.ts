@@ -1,7 +1,9 @@
 import { createHmac } from "node:crypto";
+import { Redis } from "ioredis";
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
-import { asId, parseId } from "../../shared/ids.ts";
+import { asId, parseId, publicId } from "../../shared/ids.ts";
+import { taskStream } from "../../shared/redis/streams.ts";
 import { MAX_TRIES, webhookDelayMs } from "../../shared/webhooks/retry-schedule.ts";
 import { failer } from "../batteries/plugins.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
@@ -109,6 +111,19 @@ describe("an endpoint", () => {
     expect(cancelled?.rings).toHaveLength(1);
     await platform.runCron("wake");
     expect(JSON.parse((await hooks.hears(({ body }) => body.includes('"task.cancelled"'))).body).data.status).toBe("cancelled");
+  });
+
+  it("is told at once of a task whose deadline passed in the queue, which no executor settles", async () => {
+    const [tenant, hooks] = [await platform.tenant(), await receiver()];
+    const { id } = await endpoint(tenant, hooks.url, ["task.failed"]);
+    const task = asId("task", parseId("task", (await run(tenant)).task_id) ?? "");
+    for (const table of ["task_steps", "execution_events"]) await admin.query(`DELETE FROM ${table} WHERE task_id = $1`, [task]);
+    await admin.query("UPDATE tasks SET status = 'queued', result = NULL, deadline = now() - interval '1 second' WHERE id = $1", [task]);
+    const redis = new Redis(platform.redis.url);
+    await redis.xadd(taskStream("echo"), "*", "task_id", publicId("task", task), "traceparent", "").finally(() => redis.disconnect());
+    const told = await hooks.hears(({ body }) => body.includes('"task.failed"'));
+    expect(JSON.parse(told.body).data).toMatchObject({ status: "failed", error: { code: "PLUGIN_TIMEOUT" } });
+    expect(await deliveries(tenant, id)).toHaveLength(1);
   });
 
   it("that asked for other events, or belongs to another tenant, hears nothing", async () => {
