@@ -7,6 +7,7 @@ import { parseArgs } from "node:util";
 import { openDatabase } from "../shared/db/database.ts";
 import { readConfig, required } from "../shared/host/config.ts";
 import { functionUrl } from "../shared/host/function-url.ts";
+import { asCommand } from "./command.ts";
 import { openHome } from "./local/home.ts";
 import { registerPlugin } from "./local/register.ts";
 import { seed } from "./seed.ts";
@@ -27,19 +28,26 @@ async function patiently<T>(what: string, work: () => Promise<T>): Promise<T> {
   }
 }
 
-const { values, positionals } = parseArgs({ options: { registry: { type: "string" }, image: { type: "string" }, seed: { type: "string" } }, allowPositionals: true });
-const config = readConfig(process.env);
-const serviceToken = required(config, "SERVICE_TOKEN");
-const registryUrl = values.registry ?? functionUrl(config, "registry-register");
-const plugins: string[] = [];
-for (const endpoint of positionals) {
-  const manifest = await patiently(endpoint, () => registerPlugin({ registryUrl, serviceToken, endpoint, image: values.image }));
-  console.log(`${manifest.name} ${manifest.version} is registered`);
-  plugins.push(manifest.name);
-}
-if (values.seed) {
-  const db = await openDatabase({ url: required(config, "DATABASE_URL"), driver: config.DATABASE_DRIVER, poolSize: 1 });
-  const home = openHome(values.seed);
-  await seed(db, home, plugins).finally(() => db.close());
-  console.log(`The tenants' keys are in ${home.path("keys.json")}`);
-}
+const USAGE = `register [--registry <url>] [--image <host/repository@sha256:…>] [--seed <folder>] <plugin's url> …
+
+Publishes running plugins. It needs SERVICE_TOKEN, and DATABASE_URL for --seed, which makes the two tenants of the local stack.`;
+
+await asCommand(USAGE, async (args) => {
+  const { values, positionals } = parseArgs({ args, options: { registry: { type: "string" }, image: { type: "string" }, seed: { type: "string" } }, allowPositionals: true });
+  const config = readConfig(process.env);
+  const serviceToken = required(config, "SERVICE_TOKEN");
+  const registryUrl = values.registry ?? functionUrl(config, "registry-register");
+  const plugins: string[] = [];
+  for (const endpoint of positionals) {
+    const manifest = await patiently(endpoint, () => registerPlugin({ registryUrl, serviceToken, endpoint, image: values.image }));
+    console.log(`${manifest.name} ${manifest.version} is registered`);
+    plugins.push(manifest.name);
+  }
+  if (values.seed) {
+    const db = await openDatabase({ url: required(config, "DATABASE_URL"), driver: config.DATABASE_DRIVER, poolSize: 1 });
+    const home = openHome(values.seed);
+    await seed(db, home, plugins).finally(() => db.close());
+    console.log(`The tenants' keys are in ${home.path("keys.json")}`);
+  }
+  return 0;
+});

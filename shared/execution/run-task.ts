@@ -26,8 +26,8 @@ export interface Executor extends PlanRunner, Settler {
 
 export type RunOutcome = { outcome: "done" } | { outcome: "later"; retryAfterSec: number };
 
-/** As many as a tenant can have. */
-const MAX_ENDPOINTS = 20;
+/** Endpoints, whoever's they are; `wake` rings for the rest. */
+const MAX_RINGS = 20;
 const DONE: RunOutcome = { outcome: "done" };
 
 /** `stopping` aborts when the instance must give its work back. */
@@ -39,7 +39,8 @@ export async function runTask(executor: Executor, taskId: TaskId, stopping: Abor
   if (claimed.outcome === "ended") {
     await executor.signals.taskEnded(taskId);
     // Whoever settles is told which endpoints are to hear of it; what ended in the claim is looked up.
-    for (const id of await takeDueWebhooks(executor.platformDb, MAX_ENDPOINTS)) await executor.ring.webhook(id, childOf(executor.traceparent));
+    const due = await takeDueWebhooks(executor.platformDb, MAX_RINGS);
+    await Promise.all(due.map((id) => executor.ring.webhook(id, childOf(executor.traceparent))));
     return DONE;
   }
   const claim = { ...claimed.claim, traceparent: executor.traceparent };
