@@ -37,6 +37,33 @@ describe("work that goes together", () => {
     }
   });
 
+  it("waits for company the longer, the more the last statement had, and hardly at all after one alone", async () => {
+    vi.useFakeTimers();
+    try {
+      let sent = 0;
+      const run = async (items: readonly number[]) => {
+        sent += items.length;
+        return [...items];
+      };
+      const same = inBatches<number, number>({ statementsAtOnce: 2, most: 8, run });
+      const all = [same(0), same(1)];
+      await vi.advanceTimersByTimeAsync(6);
+      expect(sent).toBe(2);
+      await vi.advanceTimersByTimeAsync(1_000);
+      all.push(...[2, 3, 4, 5].map(same));
+      await vi.advanceTimersByTimeAsync(6);
+      expect(sent).toBe(6);
+      all.push(same(6));
+      await vi.advanceTimersByTimeAsync(12);
+      expect(sent).toBe(6);
+      await vi.advanceTimersByTimeAsync(12);
+      expect(sent).toBe(7);
+      await Promise.all(all);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   it("fails for the one that is at fault, and is done for the others", async () => {
     const run = async (items: readonly number[]) => {
       if (items.includes(5)) throw refused();
