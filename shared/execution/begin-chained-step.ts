@@ -13,7 +13,6 @@ import type { ChainRequest } from "../sdk/src/chaining.ts";
 import { TaskContext } from "./assemble-context.ts";
 import { SILENCE_MS } from "./chained-hold.ts";
 import type { Claim, ClaimedStep } from "./claim-task.ts";
-import { MAX_HAND_BACKS_OF_A_SUSPECT } from "./run-step.ts";
 import { RecordedStep, type StepRecord } from "./step-record.ts";
 import { canonicalJson } from "./storable-json.ts";
 
@@ -115,8 +114,7 @@ export async function beginChainedStep(
     userId: task.user_id,
     leaseToken: capability.lease,
     attempt: capability.attempt,
-    // The plugin that asks is waiting: there is no queue to go back to.
-    handBacks: MAX_HAND_BACKS_OF_A_SUSPECT,
+    handBacks: 0,
     deadlineAtMs: Math.floor(performance.now()) + Math.max(leftMs, 0),
     steps: [step],
     finished: [],

@@ -49,11 +49,6 @@ const MAX_WAIT_HERE_MS = 10_000;
 const MAX_RETRY_AFTER_MS = 300_000;
 /** A task that was handed back more often than this, and then meets a stopping plugin once more, counts that against the plugin. */
 const MAX_HAND_BACKS = 20;
-/**
- * What ended with its plugin's process may be a good task that others took with them: it goes back to the queue so often before that is final,
- * and is called once each time, since it may as well be what ends the process.
- */
-export const MAX_HAND_BACKS_OF_A_SUSPECT = 2;
 /** The SDK ends an execution by itself when its time is up; this much later its process counts as stuck. */
 const TIMEOUT_SLACK_MS = 1_500;
 /** What a node may still take after `stopAfterMs` before the call is cut off. */
@@ -120,7 +115,6 @@ async function callUntilFinal(
   let input = known?.input ?? whole;
   let tries = 0;
   await using suspicion = await suspicionOf(runner.redis, step, claim);
-  const mostTries = suspicion.isFromEarlier ? 1 : manifest.max_retries + 1;
   for (;;) {
     tries += 1;
     await suspicion.takeTurn(claim.deadlineAtMs - nowMs(), AbortSignal.any([lease.signal, stopping]));
@@ -173,7 +167,7 @@ async function callUntilFinal(
     const delayMs = retryAfterMs === null ? jitterMs : retryAfterMs + Math.min(jitterMs, 1_000);
     const isProbe = permit.probe !== "";
     // A probe is one call: others wait for what it finds.
-    if (failure.isTransient && tries < mostTries && !isProbe && delayMs <= MAX_WAIT_HERE_MS && nowMs() + delayMs < claim.deadlineAtMs) {
+    if (failure.isTransient && tries <= manifest.max_retries && !isProbe && delayMs <= MAX_WAIT_HERE_MS && nowMs() + delayMs < claim.deadlineAtMs) {
       if (nowMs() + delayMs > (runner.stopAfterMs ?? Number.POSITIVE_INFINITY)) return neutral({ kind: "hand_back", delayMs, reason: "instance stops" });
       lease.report("retrying", { code: failure.code, try: tries + 1 });
       await pause(delayMs, AbortSignal.any([lease.signal, stopping]));
@@ -182,8 +176,7 @@ async function callUntilFinal(
     const { code, message, cause } = failure;
     const verdict: Verdict = cause === "caller" || (failure.isUnreached && retryAfterMs !== null) ? "neutral" : "failure";
     const output = failure.output && finished(failure.output, step, warnings);
-    const isPerhapsInnocent = failure.isCutOff && claim.handBacks < MAX_HAND_BACKS_OF_A_SUSPECT;
-    if (!isOutage(failure) && !isPerhapsInnocent && !(isProbe && failure.isTransient)) return { ending: { kind: "failed", output, error: { code, message, cause } }, verdict };
+    if (!isOutage(failure) && !(isProbe && failure.isTransient)) return { ending: { kind: "failed", output, error: { code, message, cause } }, verdict };
     const backoffMs = 1_000 + fullJitterMs(claim.handBacks + 1, { baseMs: 3_000, capMs: 60_000 });
     return { ending: later(claim, Math.max(backoffMs, delayMs), UNAVAILABLE, { code, message, cause }, output), verdict };
   }

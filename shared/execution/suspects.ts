@@ -26,8 +26,6 @@ export const turnKey = ({ plugin, version }: PluginVersion): string => `turn:${p
 const suspectKey = (task: TaskId): string => `suspect:${task}`;
 
 export interface Suspicion extends AsyncDisposable {
-  /** An earlier attempt of the task was cut off. */
-  readonly isFromEarlier: boolean;
   /** Waits for this execution's turn, if it is suspected and has none: at most so long, and not beyond the signal. Never rejects. */
   takeTurn(patienceMs: number, signal: AbortSignal): Promise<void>;
   /** What became of a call. The turn is kept while the plugin cannot be reached: its process is starting again, and all others would spend their tries on that. */
@@ -37,8 +35,7 @@ export interface Suspicion extends AsyncDisposable {
 /** Of one execution; it ends with the turn given back. Without Redis nobody is suspected. */
 export async function suspicionOf(redis: Redis, of: PluginVersion, { taskId, attempt }: Pick<Claim, "taskId" | "attempt">): Promise<Suspicion> {
   const token = randomUUID();
-  const isFromEarlier = attempt > 1 && (await tryRedis(redis, (r) => r.exists(suspectKey(taskId)))) === 1;
-  let isSuspect = isFromEarlier;
+  let isSuspect = attempt > 1 && (await tryRedis(redis, (r) => r.exists(suspectKey(taskId)))) === 1;
   let hasTurn = false;
 
   async function giveBack(): Promise<void> {
@@ -47,7 +44,6 @@ export async function suspicionOf(redis: Redis, of: PluginVersion, { taskId, att
   }
 
   return {
-    isFromEarlier,
     async takeTurn(patienceMs, signal) {
       if (!isSuspect || hasTurn) return;
       const until = performance.now() + Math.min(patienceMs, TURN_MS);

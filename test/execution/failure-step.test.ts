@@ -105,7 +105,7 @@ describe("steps that were cut off together", () => {
   it("go on one at a time, so that the one that ends the process ends only itself", async () => {
     const process = fragileProcess();
     const name = `fragile-${++count}`;
-    const step = (ends: boolean) => runScripted(redis, process.play(ends), { manifest: { name, max_retries: 3 }, deadlineMs: 60_000, handBacks: 2 });
+    const step = (ends: boolean) => runScripted(redis, process.play(ends), { manifest: { name, max_retries: 3 }, deadlineMs: 60_000 });
     const [bad, ...good] = await Promise.all([true, false, false, false, false, false].map(step));
     expect(good.map(({ ending }) => ending.kind)).toEqual(Array(5).fill("output"));
     expect(bad?.ending).toMatchObject({ kind: "failed", error: { code: "PLUGIN_UNAVAILABLE", cause: "plugin" } });
@@ -120,20 +120,6 @@ describe("steps that were cut off together", () => {
     await redis.set(turnKey({ plugin: name, version: "1.0.0" }), "another suspect", "PX", 600);
     const { atMs } = await runScripted(redis, (call) => outputOf(call), { manifest: { name }, taskId, attempt: 2 });
     expect(atMs[0]).toBeGreaterThanOrEqual(550);
-  });
-
-  it("go back to the queue twice, and are called once each time, before that is final", async () => {
-    const of = { manifest: { name: `fragile-${++count}`, max_retries: 2 }, deadlineMs: 600_000, taskId: newId("task") };
-    const rounds: { calls: number; kind: string }[] = [];
-    for (const handBacks of [0, 1, 2]) {
-      const { ending, calls } = await runScripted(redis, throws(cutOff()), { ...of, attempt: handBacks + 1, handBacks });
-      rounds.push({ calls: calls.length, kind: ending.kind });
-    }
-    expect(rounds).toEqual([
-      { calls: 3, kind: "hand_back" },
-      { calls: 1, kind: "hand_back" },
-      { calls: 1, kind: "failed" },
-    ]);
   });
 
   it("wait no longer than a turn may last for one who does not give it back", async () => {
