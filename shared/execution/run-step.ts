@@ -114,6 +114,7 @@ async function callUntilFinal(
   const warnings: Warning[] = known ? [known.warning] : [];
   let input = known?.input ?? whole;
   let tries = 0;
+  let unreached = 0;
   await using suspicion = await suspicionOf(runner.redis, step, claim);
   for (;;) {
     tries += 1;
@@ -161,13 +162,16 @@ async function callUntilFinal(
         continue;
       }
     }
+    if (failure.isUnreached) unreached += 1;
+    // A plugin that is starting again tried nothing: a task that was cut off and then met that has its tries still before it.
+    const spent = failure.isUnreached ? unreached : tries - unreached;
     const retryAfterMs = failure.retryAfterMs === null ? null : Math.min(failure.retryAfterMs, MAX_RETRY_AFTER_MS);
     // A process that has just ended needs about a second until its successor listens.
     const jitterMs = fullJitterMs(tries, { baseMs: failure.isUnreached ? 1_500 : 500, capMs: MAX_WAIT_HERE_MS });
     const delayMs = retryAfterMs === null ? jitterMs : retryAfterMs + Math.min(jitterMs, 1_000);
     const isProbe = permit.probe !== "";
     // A probe is one call: others wait for what it finds.
-    if (failure.isTransient && tries <= manifest.max_retries && !isProbe && delayMs <= MAX_WAIT_HERE_MS && nowMs() + delayMs < claim.deadlineAtMs) {
+    if (failure.isTransient && spent <= manifest.max_retries && !isProbe && delayMs <= MAX_WAIT_HERE_MS && nowMs() + delayMs < claim.deadlineAtMs) {
       if (nowMs() + delayMs > (runner.stopAfterMs ?? Number.POSITIVE_INFINITY)) return neutral({ kind: "hand_back", delayMs, reason: "instance stops" });
       lease.report("retrying", { code: failure.code, try: tries + 1 });
       await pause(delayMs, AbortSignal.any([lease.signal, stopping]));

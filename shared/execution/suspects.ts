@@ -13,8 +13,10 @@ import type { PluginVersion } from "./circuit-breaker.ts";
 import type { Claim } from "./claim-task.ts";
 import type { Failure } from "./step-failure.ts";
 
-/** A turn's length at most, and how long one is waited for. */
+/** A turn's length at most. */
 const TURN_MS = 10_000;
+/** How long one is waited for. A dozen of them, with the process starting again behind each that ends it, take most of it. */
+const PATIENCE_MS = 60_000;
 const ASK_AGAIN_MS = 100;
 
 const GIVE_BACK = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
@@ -46,7 +48,7 @@ export async function suspicionOf(redis: Redis, of: PluginVersion, { taskId, att
   return {
     async takeTurn(patienceMs, signal) {
       if (!isSuspect || hasTurn) return;
-      const until = performance.now() + Math.min(patienceMs, TURN_MS);
+      const until = performance.now() + Math.min(patienceMs, PATIENCE_MS);
       while (!signal.aborted && performance.now() < until) {
         const answer = await tryRedis(redis, (r) => r.set(turnKey(of), token, "PX", TURN_MS, "NX").then((set) => ({ isMine: set === "OK" })));
         hasTurn = answer?.isMine ?? false;

@@ -122,6 +122,12 @@ describe("steps that were cut off together", () => {
     expect(atMs[0]).toBeGreaterThanOrEqual(550);
   });
 
+  it("lose none of their tries to a process that is still starting", async () => {
+    const plays: readonly Play[] = [throws(cutOff()), throws(unreached())];
+    const { ending, calls } = await runScripted(redis, (call, n) => plays[n - 1]?.(call, n) ?? outputOf(call), { manifest: { name: `fragile-${++count}`, max_retries: 1 } });
+    expect([ending.kind, calls.length]).toEqual(["output", 3]);
+  });
+
   it("wait no longer than a turn may last for one who does not give it back", async () => {
     const name = `fragile-${++count}`;
     await redis.set(turnKey({ plugin: name, version: "1.0.0" }), "somebody who died", "PX", 900);

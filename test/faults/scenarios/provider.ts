@@ -97,11 +97,14 @@ export const PROVIDER_SCENARIOS: readonly Scenario[] = [
   {
     id: "F-26",
     title: "a task that ends the plugin's process whenever it gets there, among good ones",
-    run: (tools, count) =>
-      during(
+    run: async (tools, count) => {
+      await during(
         tools,
         tools.send(count, (i) => (i % 8 === 0 ? { directives: "[exit]", deserves: { status: ["failed"], code: ["PLUGIN_UNAVAILABLE"], cause: ["plugin", "platform"] } } : {})),
         async () => {},
-      ),
+      );
+      // The bad ones end last: three in a row open the circuit. This one waits that out, and finds the plugin well again without anybody's help.
+      await tools.send(1);
+    },
   },
 ];
