@@ -11,6 +11,7 @@ import { splitFiles, toBranches } from "./nodes/split-files.ts";
 import { style } from "./nodes/style.ts";
 import { reviewOf, summarise } from "./nodes/summarise.ts";
 import { inlineComment, shortText } from "./report/markdown.ts";
+import { Settings } from "./settings.ts";
 import { ReviewState } from "./state.ts";
 import { VERSION } from "./version.ts";
 
@@ -64,24 +65,6 @@ export default definePlugin({
         type: "array",
         description: "A unified diff (text/x-diff, *.diff, *.patch), source files, or the URL of a GitHub pull request. The URL may also stand in the command.",
       },
-      plugin_config: {
-        type: "object",
-        properties: {
-          github_api_url: { type: "string", description: "Base URL of a GitHub Enterprise API." },
-          coding_standards: {
-            type: "object",
-            properties: {
-              max_line_length: { type: "integer", minimum: 20, maximum: 5000 },
-              forbidden_patterns: {
-                type: "array",
-                maxItems: 50,
-                items: { type: "object", properties: { pattern: { type: "string", description: "RE2 syntax" }, message: { type: "string" } }, required: ["pattern", "message"] },
-              },
-              required_eslint_rules: { type: "object", description: "Names and settings of ESLint core rules." },
-            },
-          },
-        },
-      },
     },
   },
   estimatedLatency: "medium",
@@ -89,6 +72,7 @@ export default definePlugin({
   requiredSecretNames: ["github_token"],
   egressHosts: ["api.github.com"],
   tokenBudget: 100_000,
+  configSchema: Settings,
   // A refusal to read some strange diff is no reason to lose what the static rules found in it.
   onRefusal: "continue",
   start: () => ({}),

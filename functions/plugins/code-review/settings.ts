@@ -1,15 +1,25 @@
-/** The tenant's `plugin_config`. A setting that makes no sense is left out with a warning; it does not stop a review. */
+/** The tenant's `plugin_config`. */
 import type { Warning } from "@aau/sdk/envelopes";
 import * as v from "valibot";
 
-const ForbiddenPattern = v.object({ pattern: v.pipe(v.string(), v.minLength(1), v.maxLength(300)), message: v.pipe(v.string(), v.minLength(1), v.maxLength(300)) });
+const ForbiddenPattern = v.strictObject({ pattern: v.pipe(v.string(), v.minLength(1), v.maxLength(300)), message: v.pipe(v.string(), v.minLength(1), v.maxLength(300)) });
 const RuleName = v.pipe(v.string(), v.regex(/^[a-z][a-z-]{1,60}$/));
 const Level = v.picklist(["off", "warn", "error", 0, 1, 2]);
 const RequiredRule = v.union([Level, v.pipe(v.looseTuple([Level]), v.maxLength(5))]);
 
-const MaxLineLength = v.pipe(v.number(), v.integer(), v.minValue(20), v.maxValue(5000));
-const ForbiddenPatterns = v.pipe(v.array(v.unknown()), v.maxLength(50));
-const RequiredRules = v.record(v.string(), v.unknown());
+export const Settings = v.strictObject({
+  /** Base URL of a GitHub Enterprise API. */
+  github_api_url: v.optional(v.pipe(v.string(), v.maxLength(500))),
+  coding_standards: v.optional(
+    v.strictObject({
+      max_line_length: v.optional(v.pipe(v.number(), v.integer(), v.minValue(20), v.maxValue(5000))),
+      /** In the syntax of RE2, whose time is linear. */
+      forbidden_patterns: v.optional(v.pipe(v.array(ForbiddenPattern), v.maxLength(50))),
+      /** Names and settings of ESLint's core rules. */
+      required_eslint_rules: v.optional(v.pipe(v.record(RuleName, RequiredRule), v.maxEntries(100))),
+    }),
+  ),
+});
 
 export type ForbiddenPattern = v.InferOutput<typeof ForbiddenPattern>;
 export type RequiredRule = v.InferOutput<typeof RequiredRule>;
@@ -26,37 +36,19 @@ function holdsQuantifier(value: unknown): boolean {
   return typeof value === "object" && value !== null && Object.values(value).some(holdsQuantifier);
 }
 
-const invalid = (message: string): Warning => ({ code: "INVALID_SETTING", message });
-
-function read<Schema extends v.GenericSchema>(schema: Schema, value: unknown, name: string, warnings: Warning[]): v.InferOutput<Schema> | null {
-  if (value === undefined || value === null) return null;
-  const parsed = v.safeParse(schema, value);
-  if (parsed.success) return parsed.output;
-  warnings.push(invalid(`The setting ${name} was left out: ${parsed.issues[0].message.slice(0, 200)}.`));
-  return null;
-}
-
+/** What no schema can tell is left out with a warning; it does not stop a review. */
 export function readCodingStandards(config: Readonly<Record<string, unknown>>): { standards: CodingStandards; warnings: Warning[] } {
+  const { coding_standards: given } = v.parse(Settings, config);
   const warnings: Warning[] = [];
-  const standards: CodingStandards = { maxLineLength: null, forbiddenPatterns: [], requiredRules: {} };
-  const given = read(v.record(v.string(), v.unknown()), config.coding_standards, "coding_standards", warnings);
-  if (!given) return { standards, warnings };
-  standards.maxLineLength = read(MaxLineLength, given.max_line_length, "coding_standards.max_line_length", warnings);
-  for (const [index, entry] of (read(ForbiddenPatterns, given.forbidden_patterns, "coding_standards.forbidden_patterns", warnings) ?? []).entries()) {
-    const pattern = read(ForbiddenPattern, entry, `coding_standards.forbidden_patterns[${index}]`, warnings);
-    if (pattern) standards.forbiddenPatterns.push(pattern);
+  const requiredRules: CodingStandards["requiredRules"] = {};
+  for (const [name, rule] of Object.entries(given?.required_eslint_rules ?? {})) {
+    if (holdsQuantifier(rule))
+      warnings.push({ code: "INVALID_SETTING", message: `The ESLint rule ${name} was left out: patterns in options are not taken; use forbidden_patterns.` });
+    else requiredRules[name] = rule;
   }
-  const rules = Object.entries(read(RequiredRules, given.required_eslint_rules, "coding_standards.required_eslint_rules", warnings) ?? {});
-  for (const [name, value] of rules.slice(0, 100)) {
-    const shown = v.is(RuleName, name) ? name : "(not a rule's name)";
-    const rule = v.is(RuleName, name) ? read(RequiredRule, value, `required_eslint_rules.${name}`, warnings) : null;
-    if (rule === null) warnings.push(invalid(`The ESLint rule ${shown} was left out.`));
-    else if (holdsQuantifier(rule)) warnings.push(invalid(`The ESLint rule ${name} was left out: patterns in options are not taken; use forbidden_patterns.`));
-    else standards.requiredRules[name] = rule;
-  }
-  return { standards, warnings };
+  return { standards: { maxLineLength: given?.max_line_length ?? null, forbiddenPatterns: given?.forbidden_patterns ?? [], requiredRules }, warnings };
 }
 
 export function readGithubApiUrl(config: Readonly<Record<string, unknown>>): string | null {
-  return v.is(v.pipe(v.string(), v.maxLength(500)), config.github_api_url) ? config.github_api_url : null;
+  return v.parse(Settings, config).github_api_url ?? null;
 }
