@@ -95,6 +95,7 @@ export async function openStage(): Promise<Stage> {
       CAPABILITY_KEY: randomHex(),
       SECRETS_KEY: randomHex(),
       SERVICE_TOKEN: randomHex(),
+      ADMISSION_KEY: randomHex(),
       // Nothing listens there: no task of the bench calls a model or stores an artifact.
       LLM_GATEWAY_URL: "http://127.0.0.1:9",
       SCOPE_GATEWAY_URL: "http://127.0.0.1:9",
