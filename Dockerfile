@@ -30,6 +30,5 @@ ENV NODE_ENV=production PORT=8080
 WORKDIR /app
 USER 65532:65532
 EXPOSE 8080
-# As scripts/build/node-flags.ts has it: the code caches are written with the same.
-ENTRYPOINT ["/usr/local/bin/node", "--single-threaded-gc", "--max-semi-space-size=32"]
+ENTRYPOINT ["/usr/local/bin/node"]
 CMD ["/app/functions/not-found/index.mjs"]

@@ -8,7 +8,6 @@ import { type BuildOptions, build as esbuild, type Plugin } from "esbuild";
 import { ROOT } from "../functions.ts";
 import { dataFiles } from "./data-files.ts";
 import { buildLaterModules, laterModules } from "./later-modules.ts";
-import { NODE_FLAGS } from "./node-flags.ts";
 import type { Target } from "./targets.ts";
 
 export interface Bundle {
@@ -183,7 +182,7 @@ async function inLanes<T, R>(items: readonly T[], work: (item: T) => Promise<R>)
 /** Without the environment of this process: what reads it while it is imported breaks the rules, and is found here. */
 async function writeCodeCache(name: string, folder: string): Promise<number> {
   try {
-    await run(process.execPath, [...NODE_FLAGS, here("write-code-cache.mjs"), folder], { env: {}, timeout: CACHE_TIMEOUT_MS });
+    await run(process.execPath, [here("write-code-cache.mjs"), folder], { env: {}, timeout: CACHE_TIMEOUT_MS });
   } catch (error) {
     throw new Error(`The bundle of ${name} cannot be evaluated`, { cause: error });
   }

@@ -5,7 +5,6 @@ import { fileURLToPath } from "node:url";
 import { ConfigError } from "../../shared/host/config.ts";
 import type { AnyFunction } from "../../shared/host/declare.ts";
 import { isPublic } from "../../shared/host/needs.ts";
-import { NODE_FLAGS } from "../build/node-flags.ts";
 import { findFunctions, loadFunctions, ROOT } from "../functions.ts";
 import { expectOk, freePort, startChild, untilReady } from "./child.ts";
 import type { Home } from "./home.ts";
@@ -124,14 +123,7 @@ async function startIsolated({ home, env, port, onStart }: PlatformOptions): Pro
 
   const publisher = await localPublisher(home, env.DATABASE_URL ?? "");
   const start = async (name: string, file: string, settings: Record<string, string | undefined>) => {
-    const child = startChild({
-      name,
-      command: process.execPath,
-      args: [...NODE_FLAGS, file],
-      env: { ...settings, PORT: String(ports.get(name)) },
-      logFile: home.logFile(name),
-      cwd: outdir,
-    });
+    const child = startChild({ name, command: process.execPath, args: [file], env: { ...settings, PORT: String(ports.get(name)) }, logFile: home.logFile(name), cwd: outdir });
     onStart({ name, stop: () => child.stop(30_000) });
     await untilReady(name, child, () => expectOk(`${urlOf(name)}/health/readiness`));
   };

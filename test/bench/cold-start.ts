@@ -4,7 +4,6 @@ import { rmSync } from "node:fs";
 import { request } from "node:http";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { NODE_FLAGS } from "../../scripts/build/node-flags.ts";
 import { build } from "../../scripts/build.ts";
 import { findFunctions } from "../../scripts/functions.ts";
 import { freePort } from "../../scripts/local/child.ts";
@@ -28,18 +27,10 @@ function ask(port: number, path: string): Promise<boolean> {
   });
 }
 
-interface Contender {
-  name: string;
-  kind: string;
-  flags: readonly string[];
-  entry: string;
-  path: string;
-}
-
-async function startOnce({ flags, entry, path }: Contender, env: Record<string, string>): Promise<{ ms: number; kib: number }> {
+async function startOnce(entry: string, path: string, env: Record<string, string>): Promise<{ ms: number; kib: number }> {
   const port = await freePort();
   const startedAt = performance.now();
-  const child = spawn(process.execPath, [...flags, entry], { env: { PATH: process.env.PATH, ...env, LOG_LEVEL: "warn", PORT: String(port) }, stdio: "ignore" });
+  const child = spawn(process.execPath, [entry], { env: { PATH: process.env.PATH, ...env, LOG_LEVEL: "warn", PORT: String(port) }, stdio: "ignore" });
   const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
   try {
     while (!(await ask(port, path))) {
@@ -61,19 +52,18 @@ export const coldStart: Part = {
     const outdir = join(stage.folder, "cold");
     const bundles = await build({ outdir });
     const kinds = new Map((await findFunctions()).map(({ name, kind }) => [name, kind]));
-    const contenders: Contender[] = [
-      { name: "empty node:http server", kind: "floor", flags: [], entry: EMPTY, path: "/" },
+    const contenders = [
+      { name: "empty node:http server", kind: "floor", entry: EMPTY, path: "/" },
       ...bundles.flatMap(({ name, entry }) => {
         const kind = kinds.get(name);
-        return kind ? [{ name, kind, flags: NODE_FLAGS, entry, path: "/health/readiness" }] : [];
+        return kind ? [{ name, kind, entry, path: "/health/readiness" }] : [];
       }),
     ];
     const times = new Map(contenders.map(({ name }) => [name, { ms: [] as number[], kib: [] as number[] }]));
     const lost: string[] = [];
     for (let i = 0; i < STARTS; i++) {
-      for (const contender of contenders) {
-        const { name } = contender;
-        const { ms, kib } = await startOnce(contender, { ...stage.env, S3_ENDPOINT: "http://127.0.0.1:9", AWS_ACCESS_KEY_ID: "bench", AWS_SECRET_ACCESS_KEY: "bench" });
+      for (const { name, entry, path } of contenders) {
+        const { ms, kib } = await startOnce(entry, path, { ...stage.env, S3_ENDPOINT: "http://127.0.0.1:9", AWS_ACCESS_KEY_ID: "bench", AWS_SECRET_ACCESS_KEY: "bench" });
         times.get(name)?.ms.push(ms);
         times.get(name)?.kib.push(kib);
       }

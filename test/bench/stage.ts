@@ -5,7 +5,6 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Redis } from "ioredis";
 import pg from "pg";
-import { NODE_FLAGS } from "../../scripts/build/node-flags.ts";
 import { build } from "../../scripts/build.ts";
 import { startRedis } from "../../scripts/local/redis.ts";
 import { migrate } from "../../scripts/migrate.ts";
@@ -134,7 +133,7 @@ export async function openStage(): Promise<Stage> {
       },
       async start(name, more = {}) {
         const entry = entries.get(name);
-        if (entry) return startNode({ name, args: [...NODE_FLAGS, entry], env: { ...env, ...more }, folder: logs, readiness: "/health/readiness" });
+        if (entry) return startNode({ name, args: [entry], env: { ...env, ...more }, folder: logs, readiness: "/health/readiness" });
         return startNode({ name, args: ["--import", "tsx", join(HERE, "floors", `${name}.ts`)], env: { ...env, ...more }, folder: logs, readiness: "/ready" });
       },
       async register(plugin, endpoint) {

@@ -3,7 +3,6 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createServer } from "node:net";
 import { setTimeout as wait } from "node:timers/promises";
-import { NODE_FLAGS } from "../../scripts/build/node-flags.ts";
 
 const START_MS = 10_000;
 
@@ -27,7 +26,7 @@ export async function freePort(): Promise<number> {
 /** Starts it with this environment and no other, and waits until it says that it is ready. */
 export async function startChild(entry: string, env: Record<string, string>): Promise<Child> {
   const port = await freePort();
-  const child = spawn(process.execPath, [...NODE_FLAGS, entry], { env: { ...env, PORT: String(port) }, stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(process.execPath, [entry], { env: { ...env, PORT: String(port) }, stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
   child.stdout.on("data", (chunk: Buffer) => (said += chunk.toString()));
   child.stderr.on("data", (chunk: Buffer) => (said += chunk.toString()));
