@@ -1,5 +1,5 @@
 /**
- * Group commit. Work that finds the database free goes at once; what arrives while statements are under way, or within the few
+ * Group commit. Work that finds the database free goes at once; what arrives while statements are under way, or within some
  * milliseconds after one began, goes together in the next one: one round trip, one snapshot, one commit. So a quiet process waits for
  * nobody, and a busy one sends statements at a steady pace, the fuller the more there is to do.
  */

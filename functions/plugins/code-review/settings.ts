@@ -8,15 +8,12 @@ const Level = v.picklist(["off", "warn", "error", 0, 1, 2]);
 const RequiredRule = v.union([Level, v.pipe(v.looseTuple([Level]), v.maxLength(5))]);
 
 export const Settings = v.strictObject({
-  /** Base URL of a GitHub Enterprise API. */
-  github_api_url: v.optional(v.pipe(v.string(), v.maxLength(500))),
+  github_api_url: v.optional(v.pipe(v.string(), v.maxLength(500), v.description("Base URL of a GitHub Enterprise API."))),
   coding_standards: v.optional(
     v.strictObject({
       max_line_length: v.optional(v.pipe(v.number(), v.integer(), v.minValue(20), v.maxValue(5000))),
-      /** In the syntax of RE2, whose time is linear. */
-      forbidden_patterns: v.optional(v.pipe(v.array(ForbiddenPattern), v.maxLength(50))),
-      /** Names and settings of ESLint's core rules. */
-      required_eslint_rules: v.optional(v.pipe(v.record(RuleName, RequiredRule), v.maxEntries(100))),
+      forbidden_patterns: v.optional(v.pipe(v.array(ForbiddenPattern), v.maxLength(50), v.description("Patterns in RE2 syntax, each with what to say of a line that it matches."))),
+      required_eslint_rules: v.optional(v.pipe(v.record(RuleName, RequiredRule), v.maxEntries(100), v.description("Names and settings of ESLint core rules."))),
     }),
   ),
 });
