@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { connect, createServer, type Socket } from "node:net";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { type LostReply, type PostgresProxy, startPostgresProxy } from "../faults/postgres-proxy.ts";
@@ -55,4 +57,39 @@ describe("the PostgreSQL proxy", () => {
     await markThroughProxy("after");
     expect(await marks("after")).toBe(1);
   });
+
+  it("loses the answer of the next one when who sent the statement was killed before its answer came", async () => {
+    const heard: Socket[] = [];
+    const server = createServer((socket) => heard.push(socket.on("error", () => {}))).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const address = server.address();
+    if (typeof address !== "object" || address === null) throw new Error("the server has no port");
+    const silent = await startPostgresProxy({ host: "127.0.0.1", port: address.port });
+    const ask = async () => {
+      const client = connect(silent.port, "127.0.0.1").on("error", () => {});
+      const [upstream] = await Promise.all([once(server, "connection").then(() => heard.at(-1) as Socket), once(client, "connect")]);
+      client.write(Buffer.concat([message("", "\0\x03\0\0"), message("Q", "SELECT mark(1)\0")]));
+      await once(upstream, "data");
+      return { client, upstream };
+    };
+    try {
+      const lost = silent.loseNext("mark(", "committed");
+      const killed = await ask();
+      killed.client.destroy();
+      await once(killed.upstream, "close");
+      const next = await ask();
+      next.upstream.write(message("Z", "I"));
+      await Promise.all([once(next.client, "close"), lost]);
+    } finally {
+      await silent.close();
+      server.close();
+    }
+  });
 });
+
+/** A message of PostgreSQL's protocol; a client's first one has no type. */
+function message(type: string, body: string): Buffer {
+  const size = Buffer.alloc(4);
+  size.writeUInt32BE(body.length + 4);
+  return Buffer.concat([Buffer.from(type), size, Buffer.from(body)]);
+}

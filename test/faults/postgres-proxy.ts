@@ -21,6 +21,8 @@ export interface PostgresProxy {
 interface Plan {
   text: string;
   variant: LostReply;
+  /** A statement that it fits is on its way. */
+  isTaken: boolean;
   happened(): void;
 }
 
@@ -71,10 +73,15 @@ class Messages {
 }
 
 export async function startPostgresProxy(target: { host: string; port: number }): Promise<PostgresProxy> {
-  const plans: Plan[] = [];
+  const plans = new Set<Plan>();
+  const happened = (plan: Plan) => {
+    plans.delete(plan);
+    plan.happened();
+  };
   const sockets = new Set<Socket>();
   const server = createServer((client) => {
     const upstream = connect(target);
+    let swallowing: Plan | null = null;
     for (const socket of [client, upstream]) {
       sockets.add(socket);
       socket.setNoDelay(true);
@@ -83,9 +90,10 @@ export async function startPostgresProxy(target: { host: string; port: number })
         sockets.delete(socket);
         client.destroy();
         upstream.destroy();
+        // Who sent the statement was killed before its answer came, so nobody lost one: the next statement shall.
+        if (swallowing) swallowing.isTaken = false;
       });
     }
-    let swallowing: Plan | null = null;
     const asked = new Messages(false);
     const statements = new Statements();
     const answered = new Messages(true);
@@ -94,14 +102,14 @@ export async function startPostgresProxy(target: { host: string; port: number })
       const outgoing: Buffer[] = [];
       for (const { type, bytes } of asked.take(chunk)) {
         const running = statements.runBy(type, bytes);
-        const plan = running === null ? undefined : plans.find(({ text }) => running.includes(text));
+        const plan = running === null ? undefined : [...plans].find(({ text, isTaken }) => !isTaken && running.includes(text));
         if (plan) {
-          plans.splice(plans.indexOf(plan), 1);
           if (plan.variant === "lost") {
             client.destroy();
-            plan.happened();
+            happened(plan);
             return;
           }
+          plan.isTaken = true;
           swallowing = plan;
         }
         outgoing.push(bytes);
@@ -114,7 +122,7 @@ export async function startPostgresProxy(target: { host: string; port: number })
         // Sent after the commit: what the statement did is done.
         if (type !== READY_FOR_QUERY) continue;
         client.destroy();
-        swallowing.happened();
+        happened(swallowing);
         return;
       }
     });
@@ -127,8 +135,8 @@ export async function startPostgresProxy(target: { host: string; port: number })
   if (typeof address !== "object" || address === null) throw new Error("the proxy has no port");
   return {
     port: address.port,
-    loseNext: (text, variant) => new Promise<void>((happened) => plans.push({ text, variant, happened })),
-    calm: () => void plans.splice(0),
+    loseNext: (text, variant) => new Promise<void>((resolve) => plans.add({ text, variant, isTaken: false, happened: resolve })),
+    calm: () => plans.clear(),
     async close() {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       for (const socket of sockets) socket.destroy();

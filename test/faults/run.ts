@@ -49,6 +49,8 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
   print(`seed ${seed}${isShort ? ", short form" : ""}${broken ? `, ${safeguard?.turnsRed} broken on purpose: ${safeguard?.what}` : ""}`);
   const platform = await startFaultPlatform({ folder, broken });
   let isGood = false;
+  // What goes on beside the run, and would keep the process alive after a run that broke off.
+  const beside: (() => unknown)[] = [];
   try {
     say(`the platform runs: lease ${LEASE_MS} ms, records and logs in ${folder}`);
     const client = openClient({
@@ -58,6 +60,7 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
       patienceMs: times.patienceMs,
       tenantOf: platform.tenants.tenantOf,
     });
+    beside.push(client.giveUp);
     const tools: RoundTools = { platform, client, random, say, times, isShort, levels: [], facts: [], erased: [] };
 
     // Pools grow to what the scenarios need, so that growth after that is a leak.
@@ -68,6 +71,7 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
 
     const stopForgetting = forgetCircuits(platform.redis.url);
     const stopTelling = keepTelling(platform);
+    beside.push(stopForgetting, stopTelling);
     const points = POINTS.filter(
       (point) =>
         !(isShort && point.isLong && wanted.length === 0) &&
@@ -124,6 +128,7 @@ export async function runFaults({ seed, isShort, broken, only }: FaultRun, print
       ),
     );
   } finally {
+    for (const stop of beside) stop();
     await platform.stop();
     if (isGood) rmSync(folder, { recursive: true, force: true });
   }
