@@ -4,7 +4,7 @@ import { publicId } from "../../shared/ids.ts";
 import { admitImage } from "../../shared/registry/admit-image.ts";
 import { announceGeneration } from "../../shared/registry/catalogue.ts";
 import { probeVersion } from "../../shared/registry/probe-plugin.ts";
-import { checkContract } from "../../shared/registry/refuse-registration.ts";
+import { checkContract, circularDependency } from "../../shared/registry/refuse-registration.ts";
 import { findPluginOwner, registerPlugin } from "../../shared/registry/register-plugin.ts";
 import { Manifest } from "../../shared/sdk/src/manifest.ts";
 
@@ -55,6 +55,7 @@ export default http({
       const probed = await probeVersion(platformDb, plugins, pluginTrust, { name: manifest.name, version: manifest.version, endpoint }, request.signal);
       if (probed.generation !== null) {
         await announceGeneration(redis, probed.generation);
+        if (probed.circle) throw circularDependency(probed.circle);
         reply.status = "active";
       }
       reply.health = probed.health === "asleep" ? probed.health : probed.health.status;

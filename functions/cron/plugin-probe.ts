@@ -16,8 +16,8 @@ export default cron({
     const targets = await listProbeTargets(platformDb);
     await Promise.all(
       targets.map(async (target) => {
-        const { health, generation, unhealthy } = await probeVersion(platformDb, plugins, pluginTrust, target, signal);
-        telemetry.probeFound(target.name, health === "asleep" ? health : health.status);
+        const { health, generation, unhealthy, circle } = await probeVersion(platformDb, plugins, pluginTrust, target, signal);
+        telemetry.probeFound(target.name, circle ? `inactive, for it closes ${circle.join(" → ")}` : health === "asleep" ? health : health.status);
         if (generation !== null) await announceGeneration(redis, generation);
         await tripUnhealthy(redis, target.name, unhealthy);
       }),

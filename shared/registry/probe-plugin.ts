@@ -44,14 +44,16 @@ export interface Probed {
   generation: string | null;
   /** Versions to which nothing more should be sent. */
   unhealthy: string[];
+  /** Work would have come to it, had it not closed this circle. */
+  circle: string[] | null;
 }
 
 /** Asks, writes down what was said, and lets work come to a version that was pending until now. */
 export async function probeVersion(db: PlatformDb, plugins: PluginClient, trust: PluginTrust, { name, version, endpoint }: ProbeTarget, signal: AbortSignal): Promise<Probed> {
   const health = await probePlugin(plugins, endpoint, signal);
   await db.call("SELECT note_probe($1, $2)", [name, version]);
-  if (health === "asleep") return { health, generation: null, unhealthy: [] };
+  if (health === "asleep") return { health, generation: null, unhealthy: [], circle: null };
   const reported = await reportHealth(db, name, version, health);
   const routable = health.status === "healthy" ? await makeRoutable(db, trust, name, version) : null;
-  return { health, generation: routable ?? reported?.generation ?? null, unhealthy: reported?.unhealthy ?? [] };
+  return { health, generation: routable?.generation ?? reported?.generation ?? null, unhealthy: reported?.unhealthy ?? [], circle: routable?.circle ?? null };
 }

@@ -17,9 +17,21 @@ export function checkContract(manifest: Manifest): void {
 
 const DependencyRow = v.object({ name: v.string(), version: v.string(), dependencies: Manifest.entries.dependencies });
 
-/** Only a plugin that depends on others can close a circle. Such registrations go one at a time, else two could close it together. */
-export async function refuseCircle(tx: Tx, { name, version, dependencies }: Manifest): Promise<void> {
-  if (dependencies.length === 0) return;
+/** Throws CIRCULAR_DEPENDENCY with the path. */
+export async function refuseCircle(tx: Tx, manifest: Manifest): Promise<void> {
+  const path = await findCircle(tx, manifest);
+  if (path) throw circularDependency(path);
+}
+
+export const circularDependency = (path: readonly string[]): Refusal =>
+  new Refusal("CIRCULAR_DEPENDENCY", { message: `There is a circle: ${path.join(" → ")}.`, details: { path } });
+
+/**
+ * The circle that this version closes among those that work may come to; null: none. Only a plugin that depends on others can close one. Such
+ * changes of the catalogue go one at a time until the transaction ends, else two could close it together.
+ */
+export async function findCircle(tx: Tx, { name, version, dependencies }: Manifest): Promise<string[] | null> {
+  if (dependencies.length === 0) return null;
   await sql`SELECT FROM registry_state FOR UPDATE`.execute(tx);
   const { rows } = await sql`
     SELECT p.name, pv.version, coalesce(pv.manifest->'dependencies', '[]') AS dependencies FROM plugins p JOIN plugin_versions pv ON pv.plugin_id = p.id
@@ -27,8 +39,7 @@ export async function refuseCircle(tx: Tx, { name, version, dependencies }: Mani
   const graph = new Map<string, Map<string, Manifest["dependencies"]>>([[name, new Map()]]);
   for (const row of v.parse(v.array(DependencyRow), rows)) graph.set(row.name, (graph.get(row.name) ?? new Map()).set(row.version, row.dependencies));
   graph.get(name)?.set(version, dependencies);
-  const path = findDependencyCircle(graph satisfies DependencyGraph, name, version);
-  if (path) throw new Refusal("CIRCULAR_DEPENDENCY", { message: `There is a circle: ${path.join(" → ")}.`, details: { path } });
+  return findDependencyCircle(graph satisfies DependencyGraph, name, version);
 }
 
 /** A scope that opens a secret which is not declared opens nothing, and its publisher would find out at run time. */

@@ -11,7 +11,7 @@ import { Manifest } from "../sdk/src/manifest.ts";
 import { SignedAdmission } from "./admission-record.ts";
 import { type Admission, isStillAdmitted, type PluginTrust } from "./admit-image.ts";
 import { vectorToBytes } from "./catalogue.ts";
-import { checkContract, refuseCircle, refuseOwner } from "./refuse-registration.ts";
+import { checkContract, findCircle, refuseCircle, refuseOwner } from "./refuse-registration.ts";
 import { signatureRefusal } from "./verify-signature.ts";
 
 export interface Registered {
@@ -121,11 +121,17 @@ export async function registerPlugin(
 
 const PendingRow = v.object({ id: v.string(), manifest: Manifest, image: v.nullable(v.string()), admission: v.nullable(SignedAdmission) });
 
+export interface Routable {
+  generation: string;
+  /** What it would have closed, had work been let come to it: the version is inactive instead. */
+  circle: string[] | null;
+}
+
 /**
  * Lets work come to a version that the platform has just seen healthy, if what was accepted when it was registered still holds. Null: it is not
- * pending, or does not hold: then it stays as it is.
+ * pending, or its signature does not hold: then it stays as it is.
  */
-export async function makeRoutable(db: PlatformDb, trust: PluginTrust, name: string, version: string): Promise<string | null> {
+export async function makeRoutable(db: PlatformDb, trust: PluginTrust, name: string, version: string): Promise<Routable | null> {
   const raw = await db.platform((tx) =>
     tx
       .selectFrom("plugin_versions as pv")
@@ -139,16 +145,18 @@ export async function makeRoutable(db: PlatformDb, trust: PluginTrust, name: str
   const row = v.safeParse(PendingRow, raw);
   if (!row.success || !(await isStillAdmitted(trust, db, row.output.manifest, row.output.image, row.output.admission))) return null;
   return db.platform(async (tx) => {
+    // When it was registered, the others of a circle may have been pending too.
+    const circle = await findCircle(tx, row.output.manifest);
     const changed = await tx
       .updateTable("plugin_versions")
-      .set({ status: "active", consecutive_unhealthy: 0 })
+      .set(circle ? { status: "inactive" } : { status: "active", consecutive_unhealthy: 0 })
       .where("id", "=", row.output.id)
       .where("status", "=", "pending")
       // The very row that was checked.
       .where(sql<boolean>`manifest = ${JSON.stringify(row.output.manifest)}::jsonb`)
       .returning("id")
       .executeTakeFirst();
-    return changed ? nextGeneration(tx) : null;
+    return changed ? { generation: await nextGeneration(tx), circle } : null;
   });
 }
 

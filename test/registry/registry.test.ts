@@ -110,6 +110,20 @@ describe("registry-register", () => {
     expect(await isThere()).toBe(true);
   });
 
+  it("lets work come to one only of two that close a circle and were both accepted before either was well", async () => {
+    const names = [fresh(), fresh()] as const;
+    service.says(sayStatus("unhealthy"));
+    const both = () => Promise.all(names.map((name, i) => register({ name, dependencies: [{ name: names[1 - i], version: "*" }] })));
+    expect((await both()).map(({ status, body }) => [status, body.status])).toEqual([201, 201].map((status) => [status, "pending"]));
+    service.says(sayStatus("healthy"));
+    await platform.runCron("plugin-probe");
+    const there = await Promise.all(names.map(async (name) => (await tenant.api("GET", `/v1/plugins/${name}`)).status));
+    expect(there.toSorted()).toEqual([200, 404]);
+    const answers = await both();
+    expect(answers[there.indexOf(200)]?.status).toBe(200);
+    expectRefusal(answers[there.indexOf(404)] as ApiAnswer, "CIRCULAR_DEPENDENCY");
+  });
+
   it("keeps the version before it at work while the new one is not well", async () => {
     const name = fresh();
     await register();

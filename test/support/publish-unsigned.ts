@@ -6,6 +6,7 @@ import type { Embedder } from "../../shared/models/embedder.ts";
 import { admissionSigner } from "../../shared/registry/admission-record.ts";
 import { admitImage } from "../../shared/registry/admit-image.ts";
 import { openImageRegistry } from "../../shared/registry/image-registry.ts";
+import { circularDependency } from "../../shared/registry/refuse-registration.ts";
 import { makeRoutable, registerPlugin } from "../../shared/registry/register-plugin.ts";
 import type { Manifest } from "../../shared/sdk/src/manifest.ts";
 
@@ -14,5 +15,7 @@ export async function publishUnsigned(db: PlatformDb, embedder: Embedder, manife
   const trust = { signer: admissionSigner(randomHex()), images: openImageRegistry([]), allowsUnsigned: true };
   const admission = await admitImage(trust, db, { manifest, image: null, signatures: null }, null);
   const { generation } = await registerPlugin(db, embedder, { manifest, endpoint, admission });
-  return (await makeRoutable(db, trust, manifest.name, manifest.version)) ?? generation;
+  const routable = await makeRoutable(db, trust, manifest.name, manifest.version);
+  if (routable?.circle) throw circularDependency(routable.circle);
+  return routable?.generation ?? generation;
 }
