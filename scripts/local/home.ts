@@ -18,8 +18,25 @@ export function openHome(folder: string): Home {
 
 /** Readable by nobody else, also when the file was there before. */
 export function writePrivate(file: string, value: unknown): void {
-  writeFileSync(file, `${JSON.stringify(value, null, 2)}\n`, { mode: 0o600 });
+  writePrivateText(file, `${JSON.stringify(value, null, 2)}\n`);
+}
+
+function writePrivateText(file: string, text: string): void {
+  writeFileSync(file, text, { mode: 0o600 });
   chmodSync(file, 0o600);
+}
+
+/** For a shell: `. .aau/env` gives the commands for operators and developers what they need of the platform that runs. */
+export function writeShellEnv(home: Home, env: Readonly<Record<string, string | undefined>>): string {
+  const quoted = (value: string) => `'${value.replaceAll("'", `'\\''`)}'`;
+  const file = home.path("env");
+  writePrivateText(
+    file,
+    Object.entries(env)
+      .map(([name, value]) => (value === undefined ? "" : `export ${name}=${quoted(value)}\n`))
+      .join(""),
+  );
+  return file;
 }
 
 const PlatformSecrets = v.object({ CAPABILITY_KEY: v.string(), SERVICE_TOKEN: v.string(), SECRETS_KEY: v.string(), ADMISSION_KEY: v.string() });

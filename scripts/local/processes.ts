@@ -26,6 +26,13 @@ export interface LocalPlatform {
   url: string;
   list: { name: string; about: string }[];
   plugins: string[];
+  /** What a plugin, or who publishes one, has to know of it. */
+  doors: Doors;
+}
+
+interface Doors {
+  gateways: { LLM_GATEWAY_URL: string; SCOPE_GATEWAY_URL: string; CHAIN_GATEWAY_URL: string };
+  registry: { AAU_REGISTRY_URL: string; FUNCTION_URLS: string };
 }
 
 export async function startPlatform(options: PlatformOptions): Promise<LocalPlatform> {
@@ -41,6 +48,7 @@ async function startTogether({ home, env, port, onStart }: PlatformOptions): Pro
   const internalUrl = `http://127.0.0.1:${internalPort}`;
   const loaded = await loadFunctions({ kinds: ["http", "event", "cron", "gateway"] });
   const functions = loaded.map((f) => f.fn).filter((fn): fn is AnyFunction => fn.kind !== "plugin");
+  const doors = doorsOf(functions, () => internalUrl);
   const urls = functions.filter((fn) => fn.kind === "event").map((fn) => `${fn.name}=${internalUrl}/functions/${fn.name}`);
   // Plugins run from their sources here, and there is nothing that could be signed.
   const own = { ...env, FUNCTION_URLS: urls.join(","), UNSIGNED_PLUGINS: "allow" };
@@ -67,9 +75,7 @@ async function startTogether({ home, env, port, onStart }: PlatformOptions): Pro
           PATH: env.PATH,
           HOME: env.HOME,
           PORT: String(at),
-          LLM_GATEWAY_URL: internalUrl,
-          SCOPE_GATEWAY_URL: internalUrl,
-          CHAIN_GATEWAY_URL: internalUrl,
+          ...doors.gateways,
           AAU_ALLOW_PRIVATE_EGRESS: env.AAU_ALLOW_PRIVATE_EGRESS,
         },
         logFile: home.logFile(name),
@@ -96,12 +102,21 @@ async function startTogether({ home, env, port, onStart }: PlatformOptions): Pro
   return {
     url,
     plugins: plugins.map((plugin) => plugin.name),
+    doors,
     list: [
       { name: "functions", about: `${functions.length} in one process` },
       { name: "plugins", about: plugins.map((plugin) => plugin.name).join(", ") },
       { name: "bridge", about: "Redis Streams → CloudEvents" },
       { name: "gateway", about: url },
     ],
+  };
+}
+
+function doorsOf(functions: readonly AnyFunction[], urlOf: (name: string) => string): Doors {
+  const registry = functions.filter((fn) => fn.kind === "http" && fn.scope === "service").map(({ name }) => `${name}=${urlOf(name)}`);
+  return {
+    gateways: { LLM_GATEWAY_URL: urlOf("llm-gateway"), SCOPE_GATEWAY_URL: urlOf("scope-gateway"), CHAIN_GATEWAY_URL: urlOf("chain-gateway") },
+    registry: { AAU_REGISTRY_URL: urlOf("registry-register"), FUNCTION_URLS: registry.join(",") },
   };
 }
 
@@ -121,6 +136,8 @@ async function startIsolated({ home, env, port, onStart }: PlatformOptions): Pro
   const urlOf = (name: string) => `http://127.0.0.1:${ports.get(name)}`;
   const own = { ...env, DATABASE_POOL: "3", FUNCTION_URLS: functions.map((fn) => `${fn.name}=${urlOf(fn.name)}`).join(",") };
 
+  const doors = doorsOf(functions, urlOf);
+
   const publisher = await localPublisher(home, env.DATABASE_URL ?? "");
   const start = async (name: string, file: string, settings: Record<string, string | undefined>) => {
     const child = startChild({ name, command: process.execPath, args: [file], env: { ...settings, PORT: String(ports.get(name)) }, logFile: home.logFile(name), cwd: outdir });
@@ -137,9 +154,7 @@ async function startIsolated({ home, env, port, onStart }: PlatformOptions): Pro
       await start(name, join(outdir, "functions", name, "index.mjs"), {
         PATH: env.PATH,
         HOME: env.HOME,
-        LLM_GATEWAY_URL: urlOf("llm-gateway"),
-        SCOPE_GATEWAY_URL: urlOf("scope-gateway"),
-        CHAIN_GATEWAY_URL: urlOf("chain-gateway"),
+        ...doors.gateways,
         AAU_ALLOW_PRIVATE_EGRESS: env.AAU_ALLOW_PRIVATE_EGRESS,
       });
       const signed = publisher.signed(name, join(outdir, "functions", name, "index.mjs"));
@@ -157,6 +172,7 @@ async function startIsolated({ home, env, port, onStart }: PlatformOptions): Pro
   return {
     url,
     plugins: plugins.map((plugin) => plugin.name),
+    doors,
     list: [
       { name: "bundles", about: `${bundles.length} built in ${outdir.startsWith(ROOT) ? outdir.slice(ROOT.length) : outdir}` },
       { name: "functions", about: `${functions.length} processes, ${functions.filter(isPublic).length} behind the gateway` },

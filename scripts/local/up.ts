@@ -4,6 +4,7 @@
  * `--once` stops after the first tasks, with exit code 0 or 1. `--isolated` runs every function as a process of its own from its
  * production bundle, the way Knative does.
  */
+import { rm } from "node:fs/promises";
 import { relative } from "node:path";
 import { parseArgs } from "node:util";
 import { openDatabase } from "../../shared/db/database.ts";
@@ -11,7 +12,7 @@ import { ConfigError, readConfig } from "../../shared/host/config.ts";
 import { migrate } from "../migrate.ts";
 import { seed } from "../seed.ts";
 import { runFirstTasks } from "./first-task.ts";
-import { openHome, platformSecrets } from "./home.ts";
+import { openHome, platformSecrets, writeShellEnv } from "./home.ts";
 import { findParts } from "./parts.ts";
 import { startPlatform } from "./processes.ts";
 import { bold, cyan, dim, green, red, yellow } from "./terminal.ts";
@@ -64,13 +65,25 @@ try {
   const db = await openDatabase({ url: env.DATABASE_URL ?? "", driver: env.DATABASE_DRIVER === "neon" ? "neon" : "pg", poolSize: 1 });
   const keys = await seed(db, home, platform.plugins).finally(() => db.close());
   const adminKey = keys["test-tenant-1"]?.admin_key ?? "";
-  print(`  ${green("✓")} ${"tenants".padEnd(12)} ${dim(`${Object.keys(keys).join(", ")}; keys in ${relative(process.cwd(), home.path("keys.json"))}`)}`);
+  print(`  ${green("✓")} ${"tenants".padEnd(12)} ${dim(`${Object.keys(keys).join(", ")}; keys in ${shown(home.path("keys.json"))}`)}`);
   print(`  ${parts.hasModel ? green("✓") : yellow("!")} ${"models".padEnd(12)} ${parts.hasModel ? dim(parts.models) : yellow(parts.models)}`);
   print(dim(`  ready in ${((performance.now() - startedAt) / 1000).toFixed(1)} s\n`));
 
+  const { PATH, HOME, ...shared } = env;
+  const envFile = writeShellEnv(home, {
+    ...shared,
+    ...platform.doors.gateways,
+    ...platform.doors.registry,
+    AAU_SERVICE_TOKEN: env.SERVICE_TOKEN,
+    AAU_URL: platform.url,
+    AAU_KEY: adminKey,
+  });
+  // It names ports that somebody else's servers may have next.
+  stack.push({ name: "settings for a shell", stop: () => rm(envFile, { force: true }) });
+
   const taskId = await runFirstTasks(platform.url, adminKey, print);
   if (flags.once) await shutDown(taskId ? 0 : 1);
-  print(whatNext(platform.url, adminKey, taskId));
+  print(whatNext(platform.url, adminKey, taskId, shown(home.folder)));
 } catch (error) {
   if (!stopping) {
     console.error(red(error instanceof Error ? error.message : String(error)));
@@ -79,7 +92,12 @@ try {
   }
 }
 
-function whatNext(url: string, key: string, taskId: string | null): string {
+function shown(path: string): string {
+  const short = relative(process.cwd(), path);
+  return short === "" || short.startsWith("..") ? path : short;
+}
+
+function whatNext(url: string, key: string, taskId: string | null, folder: string): string {
   const auth = `-H "Authorization: Bearer ${key}"`;
   return [
     "",
@@ -95,7 +113,9 @@ function whatNext(url: string, key: string, taskId: string | null): string {
     cyan(`  curl -s ${auth} -H "Content-Type: application/json" -H "Prefer: wait=25" ${url}/v1/tasks -d '{"command": "list open tickets"}'`),
     dim("  your tasks"),
     cyan(`  curl -s ${auth} "${url}/v1/tasks?limit=5"`),
+    dim("  a plugin of your own, which starts again at every change"),
+    cyan(`  npx aau plugin new my-plugin && (. ${folder}/env; npx aau plugin dev my-plugin)`),
     "",
-    `${dim("API")} ${url}/docs   ${dim("logs")} .aau/logs   ${dim("stop")} Ctrl-C`,
+    `${dim("API")} ${url}/docs   ${dim("logs")} ${folder}/logs   ${dim("stop")} Ctrl-C`,
   ].join("\n");
 }

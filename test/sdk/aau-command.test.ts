@@ -1,11 +1,13 @@
 import { spawn } from "node:child_process";
 import { generateKeyPairSync } from "node:crypto";
+import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { freePort } from "../../scripts/local/child.ts";
 import { trustPublisherKey } from "../../shared/registry/publisher-keys.ts";
 import { type ImageStore, startImageStore } from "../support/image-store.ts";
 import { startTestPlatform, type TestPlatform } from "../support/platform.ts";
@@ -18,15 +20,19 @@ let folder: string;
 let images: ImageStore;
 let service: WellService;
 let platform: TestPlatform;
+/** Takes what nobody has signed. */
+let local: TestPlatform;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "aau-command-"));
   await symlink(MODULES, join(folder, "node_modules"));
   images = await startImageStore();
   service = await startWellService();
+  local = await startTestPlatform({ env: { UNSIGNED_PLUGINS: "allow" }, withBridge: false });
   platform = await startTestPlatform({ env: { UNSIGNED_PLUGINS: "refuse", IMAGE_REGISTRIES: images.url }, withBridge: false });
 }, 60_000);
 afterAll(async () => {
   await platform?.stop();
+  await local?.stop();
   await service?.stop();
   await images?.stop();
   await rm(folder, { recursive: true, force: true });
@@ -104,5 +110,30 @@ describe("aau plugin", () => {
     expect([tag.code, tag.out]).toEqual([1, expect.stringContaining("sha256")]);
     const missing = await aau(args("key.pem"), {});
     expect([missing.code, missing.out]).toEqual([1, expect.stringContaining("AAU_REGISTRY_URL is missing")]);
+  }, 240_000);
+
+  it("dev runs a plugin that is being written: what was saved is what the platform has, and nothing when it ends", async () => {
+    await aau(["new", "growing"]);
+    const registry = { AAU_REGISTRY_URL: local.internalUrl, AAU_SERVICE_TOKEN: local.serviceToken };
+    const gateways = { LLM_GATEWAY_URL: local.internalUrl, SCOPE_GATEWAY_URL: local.internalUrl, CHAIN_GATEWAY_URL: local.internalUrl };
+    const tenant = await local.tenant();
+    const shown = async () => (await tenant.api("GET", "/v1/plugins/growing")).body.description;
+    const child = spawn(process.execPath, [COMMAND, "plugin", "dev", "growing", "--port", String(await freePort())], {
+      cwd: folder,
+      env: { PATH: process.env.PATH, HOME: folder, ...registry, ...gateways },
+    });
+    const ended = once(child, "close");
+    try {
+      await vi.waitFor(async () => expect(await shown()).toBe("Summarises a text that comes with the task."), { timeout: 60_000, interval: 300 });
+      const file = join(folder, "growing", "growing.ts");
+      await writeFile(file, (await readFile(file, "utf8")).replace("Summarises a text", "Now shortens a text"));
+      await vi.waitFor(async () => expect(await shown()).toBe("Now shortens a text that comes with the task."), { timeout: 60_000, interval: 300 });
+    } finally {
+      child.kill("SIGINT");
+    }
+    expect((await ended)[0]).toBe(0);
+    expect((await tenant.api("GET", "/v1/plugins/growing")).status).toBe(404);
+    expect(await aau(["dev", "growing"])).toMatchObject({ code: 1, out: expect.stringContaining("AAU_REGISTRY_URL is missing") });
+    expect(await aau(["dev", "."], registry)).toMatchObject({ code: 1, out: expect.stringContaining("There is no main.ts") });
   }, 240_000);
 });

@@ -1,15 +1,20 @@
 /** The `aau` command: makes, tests, signs and publishes plugins. Says what went wrong in one sentence. */
 import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { manifestDigest } from "../publishing/simple-signing.ts";
+import { dev } from "./dev.ts";
 import { loadPlugin } from "./load-plugin.ts";
 import { newPlugin } from "./new-plugin.ts";
 import { publish } from "./publish.ts";
 
 const USAGE = `aau plugin new <name> [folder]      a plugin that runs, with its test
 aau plugin test [folder]            runs the folder's tests
+aau plugin dev [folder] [--port 9100]
+                                    runs it beside a local platform, and again at every change (AAU_REGISTRY_URL, AAU_SERVICE_TOKEN,
+                                    LLM_GATEWAY_URL, SCOPE_GATEWAY_URL, CHAIN_GATEWAY_URL: npm run up writes them to .aau/env)
 aau plugin manifest <file>          the manifest, and its digest for cosign: -a aau.manifest=sha256:…
 aau plugin publish <file> --image <host/repository@sha256:…> --endpoint <url> --key <pem> [--insecure]
                                     signs the image with your key, stores the signature beside it, registers both
@@ -29,6 +34,8 @@ export async function main(args: readonly string[]): Promise<number> {
         return await runNew(rest);
       case "test":
         return await runTests(rest[0] ?? ".");
+      case "dev":
+        return await runDev(rest);
       case "manifest": {
         const { manifest } = await loadPlugin(rest[0] ?? "");
         console.log(`${JSON.stringify(manifest, null, 2)}\n${manifestDigest(manifest)}`);
@@ -60,6 +67,24 @@ async function runTests(folder: string): Promise<number> {
   });
 }
 
+async function runDev(args: string[]): Promise<number> {
+  const { values, positionals } = parseArgs({ args, options: { port: { type: "string", default: "9100" } }, allowPositionals: true });
+  const port = Number(values.port);
+  if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new TypeError("--port must be a port number.");
+  const { AAU_REGISTRY_URL: registryUrl, AAU_SERVICE_TOKEN: serviceToken } = process.env;
+  const folder = resolve(positionals[0] ?? ".");
+  if (!existsSync(join(folder, "main.ts"))) throw new Error(`There is no main.ts in ${folder}.`);
+  expectAll({ AAU_REGISTRY_URL: registryUrl, AAU_SERVICE_TOKEN: serviceToken });
+  const over = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => over.abort());
+  await dev({ folder, port, registryUrl: registryUrl ?? "", serviceToken: serviceToken ?? "", signal: over.signal, say: (line) => console.log(line) });
+  return 0;
+}
+
+function expectAll(settings: Readonly<Record<string, string | undefined>>): void {
+  for (const [name, value] of Object.entries(settings)) if (!value) throw new TypeError(`${name} is missing.\n\n${USAGE}`);
+}
+
 async function runPublish(args: string[]): Promise<number> {
   const { values, positionals } = parseArgs({
     args,
@@ -68,14 +93,7 @@ async function runPublish(args: string[]): Promise<number> {
   });
   const { manifest } = await loadPlugin(positionals[0] ?? "");
   const { AAU_REGISTRY_URL: registryUrl, AAU_SERVICE_TOKEN: serviceToken, AAU_KEY_PASSWORD: password } = process.env;
-  for (const [name, value] of Object.entries({
-    "--image": values.image,
-    "--endpoint": values.endpoint,
-    "--key": values.key,
-    AAU_REGISTRY_URL: registryUrl,
-    AAU_SERVICE_TOKEN: serviceToken,
-  }))
-    if (!value) throw new TypeError(`${name} is missing.\n\n${USAGE}`);
+  expectAll({ "--image": values.image, "--endpoint": values.endpoint, "--key": values.key, AAU_REGISTRY_URL: registryUrl, AAU_SERVICE_TOKEN: serviceToken });
   const told = await publish({
     manifest,
     image: values.image ?? "",
