@@ -91,6 +91,7 @@ export default http({
 
   async handle({ body, query, caller, request, db, redis, embedder, upstream, ring, signals, settings, telemetry }) {
     FAILPOINT: await failpoint("submit.after_validate");
+    const startedAt = performance.now();
     const isDryRun = query.dry_run === "true";
     const upgradeUrl = settings.UPGRADE_URL;
     const idempotencyKey = readIdempotencyKey(request.header("idempotency-key"));
@@ -130,7 +131,9 @@ export default http({
     const rung = isReplay ? undefined : () => ring.task(entry.name, taskId, request.traceparent, admitted.backlog);
     if (waitSec > 0) {
       const waited = await waitForTask({ db, signals }, { tenantId: caller.tenantId, taskId, waitMs: waitSec * 1000, signals: [request.signal, request.draining] }, rung);
-      if (waited && isTerminal(waited.status)) return ok(taskView(waited), headers);
+      const isDone = waited !== null && isTerminal(waited.status);
+      if (!isReplay && !request.signal.aborted) telemetry.submitWaited({ ms: performance.now() - startedAt, isDone });
+      if (isDone) return ok(taskView(waited), headers);
     } else await rung?.();
     FAILPOINT: await failpoint("submit.after_ring");
     if (isReplay) return answerWith(await findTask(db, caller.tenantId, taskId), headers);

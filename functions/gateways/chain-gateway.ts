@@ -26,7 +26,7 @@ export default gateway({
       requireScope(capability, "plugin:chain");
       if (!v.is(PluginName, params.plugin)) throw new Refusal("NOT_FOUND", { message: "There is no such plugin." });
       const asked = readJson(ChainRequest, info.bodyBytes);
-      const begun = await beginChainedStep(doors, capability, params.plugin, asked);
+      const begun = await beginChainedStep(doors, capability, params.plugin, asked, info.traceparent);
       const write = (line: ChainLine) => new TextEncoder().encode(`${JSON.stringify(line)}\n`);
       const headers = { "content-type": "application/x-ndjson", "cache-control": "no-store" };
       if (begun.kind === "ended") return new Response(write(endedLine(begun.record, 0)), { headers });

@@ -36,7 +36,6 @@ const Begun = v.object({
       priority: v.picklist(["low", "normal", "high"]),
       deadline_ms: v.number(),
       request_id: v.string(),
-      traceparent: v.nullable(v.string()),
       created_at: v.string(),
       routing_method: v.string(),
       config: v.nullable(Record_),
@@ -49,12 +48,13 @@ export type Begun =
   /** An earlier call has the answer. */
   { kind: "ended"; record: StepRecord } | { kind: "begun"; holder: string; step: ClaimedStep; claim: Claim; context: TaskContext };
 
-/** Throws a refusal that the plugin's author, or the tenant, can do something about. */
+/** `traceparent` is the asking call's own. Throws a refusal that the plugin's author, or the tenant, can do something about. */
 export async function beginChainedStep(
   { db, redis }: { db: TenantDb; redis: Redis },
   capability: Capability,
   plugin: string,
   asked: v.InferOutput<typeof ChainRequest>,
+  traceparent: string,
 ): Promise<Begun> {
   if (capability.step.split(".").length > MAX_DEPTH) throw new Refusal("CHAIN_LIMIT", { message: `Plugins call each other at most ${MAX_DEPTH} deep.` });
 
@@ -128,7 +128,7 @@ export async function beginChainedStep(
     priority: task.priority,
     routingMethod: task.routing_method,
     requestId: task.request_id,
-    traceparent: task.traceparent,
+    traceparent,
     createdAt: new Date(task.created_at).toISOString(),
   };
   return { kind: "begun", holder, step, claim, context: task.context ?? { history: [], knowledge: [], warnings: [] } };

@@ -5,6 +5,9 @@ import type { Metrics } from "./metrics.ts";
 import type { Spans } from "./spans.ts";
 import { childOf } from "./trace.ts";
 
+/** The alert on the objective for waits (SPEC 24.4). */
+const OBJECTIVE_LOST_MS = 10_000;
+
 export interface Telemetry {
   taskAdmitted(task: {
     taskId: string;
@@ -14,6 +17,8 @@ export interface Telemetry {
     confidence: number | null /** Null where the caller decided. */;
     routingMs: number | null;
   }): void;
+  /** A caller has waited for its task in the submit itself, and has the result or has given up. */
+  submitWaited(waited: { ms: number; isDone: boolean }): void;
   /** A plugin was called and has answered, failed or been stopped. */
   stepFinished(step: { taskId: string; tenantId: string; plugin: string; step: string; status: string; durationMs: number; budgetExceeded: boolean }): void;
   /** One call of a plugin, as a span: `traceparent` is what the plugin was given. */
@@ -79,6 +84,10 @@ export function openTelemetry(log: Log, metrics: Metrics, spans: Spans | null = 
       if (task.routingMs !== null) metrics.routerDuration.observe({ method: task.method }, task.routingMs / 1000);
       if (task.confidence !== null) metrics.routerConfidence.observe({ method: task.method }, task.confidence);
       log("debug", "task admitted", { ...ids(task), routing_method: task.method });
+    },
+    submitWaited({ ms, isDone }) {
+      // Whoever gives up sooner has not learnt whether the platform is slow.
+      if (isDone || ms >= OBJECTIVE_LOST_MS) metrics.syncDelivery.observe(ms / 1000);
     },
     stepFinished(step) {
       metrics.executionDuration.observe({ plugin: step.plugin, status: step.status }, step.durationMs / 1000);

@@ -14,6 +14,8 @@ describe("the way of one task", () => {
     const answer = await tenant.api("POST", "/v1/tasks", { command: "say hello", plugin: "echo" }, { prefer: "wait=20" });
     expect(answer.body).toMatchObject({ status: "success", plugin: "echo", routing: { method: "explicit", confidence: 1 }, result: "say hello", error: null });
     expect(answer.status).toBe(200);
+    const metrics = await (await fetch(`${platform.internalUrl}/metrics`)).text();
+    expect(metrics).toMatch(/^aau_sync_delivery_seconds_count 1$/m);
   });
 
   it("answers 202 at once, and the task can be polled until it has ended", async () => {

@@ -1,7 +1,9 @@
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
 import * as v from "valibot";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { definePlugin, type NodeContext, node } from "../../shared/sdk/src/index.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { asker } from "../support/plugins.ts";
 
@@ -18,6 +20,28 @@ const Export = v.object({
   resourceSpans: v.array(v.object({ resource: v.object({ attributes: v.array(Attribute) }), scopeSpans: v.array(v.object({ spans: v.array(SpanJson) })) })),
 });
 type Span = v.InferOutput<typeof SpanJson>;
+
+const State = Annotation.Root({ command: Annotation<string>(), text: Annotation<string>() });
+/** Has another plugin ask. */
+const opener = definePlugin({
+  name: "opener",
+  version: "1.0.0",
+  description: "Passes a question on, for tests.",
+  capabilities: ["Pass a question on."],
+  category: "testing",
+  estimatedLatency: "medium",
+  requiredScopes: ["plugin:chain"],
+  dependencies: [{ name: "asker", version: "^1.0.0" }],
+  start: (input) => ({ command: input.task_description }),
+  finish: (state: typeof State.State) => ({ status: "success", result: state.text, confidence: 0.9 }),
+  graph: new StateGraph(State)
+    .addNode(
+      "pass",
+      node(async ({ command }: typeof State.State, ctx: NodeContext) => ({ text: (await ctx.chain("asker", { command })).result })),
+    )
+    .addEdge(START, "pass")
+    .addEdge("pass", END),
+});
 
 /** A collector that keeps what it is sent. */
 function startCollector() {
@@ -48,18 +72,20 @@ describe("traces", () => {
   let tenant: TestTenant;
   const TRACE = "4bf92f3577b34da6a3ce929d0e0e4736";
   const CALLER = "00f067aa0ba902b7";
+  const CHAINED = "6bf92f3577b34da6a3ce929d0e0e4736";
   const UNSAMPLED = "5bf92f3577b34da6a3ce929d0e0e4736";
 
   beforeAll(async () => {
     const endpoint = await collector.listen();
-    platform = await startTestPlatform({ plugins: [asker], env: { OTEL_EXPORTER_OTLP_ENDPOINT: endpoint, OTEL_EXPORTER_OTLP_HEADERS: "x-team=a%20b" } });
+    platform = await startTestPlatform({ plugins: [asker, opener], env: { OTEL_EXPORTER_OTLP_ENDPOINT: endpoint, OTEL_EXPORTER_OTLP_HEADERS: "x-team=a%20b" } });
     tenant = await platform.tenant();
-    for (const [trace, flags] of [
-      [TRACE, "01"],
-      [UNSAMPLED, "00"],
+    for (const [trace, flags, plugin] of [
+      [TRACE, "01", "asker"],
+      [CHAINED, "01", "opener"],
+      [UNSAMPLED, "00", "asker"],
     ]) {
       const headers = { prefer: "wait=25", traceparent: `00-${trace}-${CALLER}-${flags}` };
-      const answer = await tenant.api("POST", "/v1/tasks", { command: "Ask what the marmot-marker does", plugin: "asker" }, headers);
+      const answer = await tenant.api("POST", "/v1/tasks", { command: "Ask what the marmot-marker does", plugin }, headers);
       expect(answer.body.status).toBe("success");
     }
     // Whoever stops sends what is left.
@@ -67,11 +93,12 @@ describe("traces", () => {
   });
   afterAll(() => collector.close());
 
-  const ofTrace = () => collector.spans.filter(({ traceId }) => traceId === TRACE);
+  const ofTrace = (trace = TRACE) => collector.spans.filter(({ traceId }) => traceId === trace);
   const attribute = (span: Span | undefined, key: string) => Object.values(span?.attributes.find((a) => a.key === key)?.value ?? {})[0];
 
-  it("lead from the caller through the stream, the bridge and the plugin to the model call", () => {
-    const spans = ofTrace();
+  /** The names of the spans from the caller's to the model call. */
+  function wayOf(trace: string): string[] {
+    const spans = ofTrace(trace);
     const way: string[] = [];
     let at = spans.find(({ name }) => name.startsWith("chat "));
     while (at) {
@@ -80,7 +107,17 @@ describe("traces", () => {
       at = spans.find(({ spanId }) => spanId === parentSpanId);
       if (!at) expect(parentSpanId).toBe(CALLER);
     }
-    expect(way).toEqual(["POST /v1/tasks", "deliver stream:tasks:asker", "task-execute", "execute asker", "POST /internal/llm/v1/messages", "chat offline-extractive"]);
+    return way;
+  }
+  const TO_THE_PLUGIN = ["POST /v1/tasks", "deliver stream:tasks:asker", "task-execute", "execute asker"];
+  const TO_THE_MODEL = ["POST /internal/llm/v1/messages", "chat offline-extractive"];
+
+  it("lead from the caller through the stream, the bridge and the plugin to the model call", () => {
+    expect(wayOf(TRACE)).toEqual([...TO_THE_PLUGIN, ...TO_THE_MODEL]);
+  });
+
+  it("lead through the plugin that asks another one", () => {
+    expect(wayOf(CHAINED)).toEqual([...TO_THE_PLUGIN.map((name) => name.replace("asker", "opener")), "POST /internal/chain/{plugin}", "execute asker", ...TO_THE_MODEL]);
   });
 
   it("show each node of the graph within the plugin's call", () => {
