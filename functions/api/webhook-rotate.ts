@@ -18,6 +18,7 @@ export default http({
   params: v.object({ webhook_id: idParam("webhook") }),
   body: v.strictObject({ grace_seconds: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(MAX_GRACE_SEC)), GRACE_SEC) }),
   replies: { 201: WebhookWithSecret },
+  documented: { refusals: ["CONFLICT"] },
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, body, caller, db, keyRing }) {

@@ -189,6 +189,7 @@ export interface Tables {
     failing_since: NullableTimestamp;
     resume_at: NullableTimestamp;
     last_success_at: NullableTimestamp;
+    last_failure_at: NullableTimestamp;
     created_at: Timestamp;
     updated_at: Timestamp;
   };

@@ -188,7 +188,7 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
     organisation: ["url", "description", "secret", "previous_secret"],
     free: [
       ...["id", "tenant_id", "events", "status", "disabled_reason", "disabled_at", "secret_key_id", "previous_secret_key_id", "previous_secret_until", "failures"],
-      ...["failing_since", "resume_at", "last_success_at", "next_ring_at", "created_at", "updated_at"],
+      ...["failing_since", "resume_at", "last_success_at", "last_failure_at", "next_ring_at", "created_at", "updated_at"],
     ],
   },
   // The body is made from the task's row when it is sent; what the endpoint answered may quote it.

@@ -183,7 +183,10 @@ export async function deleteWebhook(db: TenantDb, tenantId: TenantId, actor: Aud
   });
 }
 
-/** The new secret signs from now on, and the one before beside it for as long as is said. Null: there is no such endpoint. */
+/**
+ * The new secret signs from now on, and the one before beside it for as long as is said. Null: there is no such endpoint. Throws CONFLICT where the
+ * secret before still has its time: three cannot sign, and whoever was promised that time relies on it; without grace (0) it ends at once.
+ */
 export async function rotateWebhookSecret(db: TenantDb, tenantId: TenantId, actor: AuditActor, id: WebhookId, secret: SealedText, graceSec: number): Promise<WebhookRow | null> {
   return db.tenant(tenantId, async (tx) => {
     const row = await tx
@@ -198,9 +201,16 @@ export async function rotateWebhookSecret(db: TenantDb, tenantId: TenantId, acto
       })
       .where("tenant_id", "=", tenantId)
       .where("id", "=", id)
+      .where((e) => e.or([e.val(graceSec === 0), e("previous_secret_until", "is", null), e("previous_secret_until", "<=", sql<Date>`now()`)]))
       .returning(COLUMNS)
       .executeTakeFirst();
-    if (!row) return null;
+    if (!row) {
+      const busy = await tx.selectFrom("webhooks").select("previous_secret_until").where("tenant_id", "=", tenantId).where("id", "=", id).executeTakeFirst();
+      if (!busy) return null;
+      throw new Refusal("CONFLICT", {
+        message: `The secret before this one signs until ${busy.previous_secret_until?.toISOString()}; rotate with grace_seconds 0 to end it now.`,
+      });
+    }
     await recordAudit(tx, tenantId, { actor, action: "webhook.secret_rotated", targetType: "webhook", targetId: publicId("webhook", id), details: { grace_seconds: graceSec } });
     return v.parse(Row, row);
   });

@@ -108,7 +108,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "webhook-fence",
     what: "whoever once held a delivery's lease may put down how it ended",
-    file: "migrations/0022_webhook_deliveries.sql",
+    file: "migrations/0029_webhook_endings.sql",
     from: "WHERE x.id = p_delivery AND x.webhook_id = p_webhook AND x.lease_token = p_lease AND x.status = 'pending'",
     to: "WHERE x.id = p_delivery AND x.webhook_id = p_webhook AND x.status = 'pending'",
     test: { file: deliver, name: "an endpoint has each attempt put down by the sender that holds it, and by none whose lease was taken over" },

@@ -1,4 +1,5 @@
 import { createHmac } from "node:crypto";
+import type { ServerResponse } from "node:http";
 import { Redis } from "ioredis";
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
@@ -6,6 +7,7 @@ import { asId, parseId, publicId } from "../../shared/ids.ts";
 import { taskStream } from "../../shared/redis/streams.ts";
 import { MAX_TRIES, webhookDelayMs } from "../../shared/webhooks/retry-schedule.ts";
 import { failer } from "../batteries/plugins.ts";
+import { expectRefusal } from "../batteries/refusal.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 import { echo } from "../support/plugins.ts";
 import { type Receiver, startReceiver, verify } from "./receiver.ts";
@@ -186,6 +188,51 @@ describe("an endpoint", () => {
     expect((await tenant.api("POST", `/v1/webhooks/${id}/recover`, { since: "2026-01-01T00:00:00Z" })).body).toEqual({ recovered: 1 });
     await delivery(tenant, id, "delivered", 3);
     expect((await tenant.api("GET", `/v1/webhooks/${id}`)).body).toMatchObject({ status: "active", failing_since: null });
+  });
+
+  it("that fails after a long silence, which was a failure too, is not one that fails all the time", async () => {
+    const [tenant, hooks] = [await platform.tenant(), await receiver((_, response) => response.writeHead(503).end())];
+    const { id } = await endpoint(tenant, hooks.url, ["quota.warning"]);
+    await admin.query("UPDATE webhooks SET failures = 9, failing_since = now() - interval '30 days', last_failure_at = now() - interval '26 days' WHERE id = $1", [
+      parseId("webhook", id),
+    ]);
+    await tell(tenant, "one");
+    await makeDue(id);
+    const { attempts } = await delivery(tenant, id, "pending", 1);
+    const shown = (await tenant.api("GET", `/v1/webhooks/${id}`)).body;
+    expect(shown.status).toBe("active");
+    expect(Date.parse(shown.failing_since)).toBeGreaterThanOrEqual(Date.parse(attempts[0].at));
+  });
+
+  it("is told one delivery again when its owner asks while the last attempt is on its way", async () => {
+    const open: ServerResponse[] = [];
+    const [tenant, hooks] = [await platform.tenant(), await receiver((_, response) => void open.push(response))];
+    const { id } = await endpoint(tenant, hooks.url, ["quota.warning"]);
+    await tell(tenant, "one");
+    await admin.query("UPDATE webhook_deliveries SET tries = $2 WHERE webhook_id = $1", [parseId("webhook", id), MAX_TRIES - 1]);
+    await makeDue(id);
+    await hooks.hears();
+    const [{ delivery_id }] = await deliveries(tenant, id);
+    expect((await tenant.api("POST", `/v1/webhooks/${id}/deliveries/${delivery_id}/redeliver`)).status).toBe(202);
+    hooks.answer((_, response) => response.writeHead(204).end());
+    open[0]?.writeHead(503).end();
+    // It is due at once, and the sender that is awake may find it by itself.
+    await vi.waitFor(async () => expect((await deliveries(tenant, id))[0].attempts).not.toEqual([]), { timeout: 10_000 });
+    await makeDue(id);
+    await delivery(tenant, id, "delivered", 2);
+  });
+
+  it("keeps the old secret for as long as was promised: another rotation has to wait, or to end it", async () => {
+    const tenant = await platform.tenant();
+    const { id } = await endpoint(tenant, "http://127.0.0.1:9/");
+    const rotate = (body: unknown) => tenant.api("POST", `/v1/webhooks/${id}/rotate`, body);
+    expect((await rotate({})).status).toBe(201);
+    const refused = await rotate({ grace_seconds: 60 });
+    expectRefusal(refused, "CONFLICT");
+    expect(refused.body.error.message).toContain("grace_seconds 0");
+    expect((await rotate({ grace_seconds: 0 })).status).toBe(201);
+    expect((await rotate({})).status).toBe(201);
+    expectRefusal(await tenant.api("POST", `/v1/webhooks/${publicId("webhook", tenant.tenantId)}/rotate`, {}), "NOT_FOUND");
   });
 
   it("is told one delivery again when its owner asks", async () => {
