@@ -4,7 +4,7 @@ import { Redis } from "ioredis";
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { asId, parseId, publicId } from "../../shared/ids.ts";
-import { taskStream } from "../../shared/redis/streams.ts";
+import { taskStream, WEBHOOK_STREAM } from "../../shared/redis/streams.ts";
 import { MAX_TRIES, webhookDelayMs } from "../../shared/webhooks/retry-schedule.ts";
 import { failer } from "../batteries/plugins.ts";
 import { expectRefusal } from "../batteries/refusal.ts";
@@ -55,6 +55,16 @@ const delivery = (tenant: TestTenant, id: string, status: string, attempts: numb
     { timeout: 30_000, interval: 50 },
   );
 const tell = (tenant: TestTenant, key: string) => platform.db.call("SELECT enqueue_webhook_event($1, 'quota.warning', $2, '{\"plugin\": \"echo\"}')", [tenant.tenantId, key]);
+/** How often senders were rung for, ever. */
+async function rung(): Promise<number> {
+  const redis = new Redis(platform.redis.url);
+  try {
+    const info = (await redis.xinfo("STREAM", WEBHOOK_STREAM)) as unknown[];
+    return Number(info[info.indexOf("entries-added") + 1]);
+  } finally {
+    redis.disconnect();
+  }
+}
 /** Lets the time until the next attempt pass. */
 const makeDue = async (id: string) => {
   await admin.query("UPDATE webhook_deliveries SET next_attempt_at = now() WHERE webhook_id = $1 AND status = 'pending'", [parseId("webhook", id)]);
@@ -268,6 +278,17 @@ describe("an endpoint", () => {
     await platform.runCron("wake");
     await vi.waitFor(async () => expect((await deliveries(tenant, other.id)).map(({ status }) => status)).toEqual(Array(5).fill("delivered")), { timeout: 20_000 });
     expect(slow.heard.length).toBeLessThanOrEqual(2);
+  });
+
+  it("that takes its time gives its place to others after each request, and still hears all", async () => {
+    const [tenant, slow] = [await platform.tenant(), await receiver((_, response) => void setTimeout(() => response.writeHead(204).end(), 1_100))];
+    const { id } = await endpoint(tenant, slow.url, ["quota.warning"]);
+    for (let i = 0; i < 4; i++) await tell(tenant, `event ${i}`);
+    const before = await rung();
+    await platform.runCron("wake");
+    await vi.waitFor(async () => expect((await deliveries(tenant, id)).map(({ status }) => status)).toEqual(Array(4).fill("delivered")), { timeout: 20_000 });
+    // One wake-up for the first two, one for the next.
+    expect((await rung()) - before).toBeGreaterThanOrEqual(2);
   });
 
   it("hears again what a sender that died may have sent, once its lease is over", async () => {
