@@ -1,14 +1,16 @@
 /** `npm run up` as a new user meets it: embedded PostgreSQL, Redis and S3, real processes, the main job once. */
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { freePort } from "../../scripts/local/child.ts";
 
-const UP = fileURLToPath(new URL("../../scripts/up.mjs", import.meta.url));
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+const UP = join(ROOT, "scripts", "up.mjs");
 let home: string;
 beforeAll(async () => {
   home = await mkdtemp(join(tmpdir(), "aau-up-"));
@@ -92,9 +94,15 @@ describe("npm run up", () => {
     expect(((await answer.json()) as { tasks: unknown[] }).tasks).toHaveLength(4);
     expect(up.output()).toContain("## Tickets: 16 there already");
     expect((await fetch(`http://127.0.0.1:${up.port}/internal/registry/register`, { method: "POST" })).status).toBe(404);
+    const shell = join(home, "env");
+    expect((await stat(shell)).mode & 0o777).toBe(0o600);
+    const { stdout } = await promisify(execFile)("sh", ["-c", `. '${shell}'; echo "$AAU_URL $AAU_KEY"; npx tsx scripts/plugin.ts show code-review`], { cwd: ROOT });
+    expect(stdout).toContain(`http://127.0.0.1:${up.port} ${key}`);
+    expect(stdout).toContain("code-review");
     up.child.kill("SIGINT");
     expect(await up.exited).toBe(0);
     expect(await left()).toEqual([]);
+    await expect(stat(shell)).rejects.toThrow("ENOENT");
   }, 180_000);
 
   it("says in one sentence what is in its way when the port is taken", async () => {
