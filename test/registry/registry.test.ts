@@ -110,6 +110,15 @@ describe("registry-register", () => {
     expect(await isThere()).toBe(true);
   });
 
+  it("takes one only of two that close a circle and come at once", async () => {
+    const names = [fresh(), fresh()] as const;
+    service.says(sayStatus("healthy"));
+    const answers = await Promise.all(names.map((name, i) => register({ name, dependencies: [{ name: names[1 - i], version: "*" }] })));
+    const [refused] = answers.filter(({ status }) => status !== 201);
+    expect(answers.filter(({ status }) => status === 201)).toHaveLength(1);
+    expectRefusal(refused as ApiAnswer, "CIRCULAR_DEPENDENCY");
+  });
+
   it("lets work come to one only of two that close a circle and were both accepted before either was well", async () => {
     const names = [fresh(), fresh()] as const;
     service.says(sayStatus("unhealthy"));
