@@ -17,6 +17,7 @@ import { Email } from "../shared/access/users.ts";
 import { type Database, openDatabase, sqlState, type Tx } from "../shared/db/database.ts";
 import { ConfigError, readConfig, required } from "../shared/host/config.ts";
 import { asId, newId, parseId, publicId, type TenantId, type UserId } from "../shared/ids.ts";
+import { type Moved, moveSubscriptions } from "../shared/metering/subscriptions.ts";
 import { connectRedis } from "../shared/redis/connect.ts";
 
 const USAGE = `npm run tenant -- <command>
@@ -25,6 +26,7 @@ const USAGE = `npm run tenant -- <command>
                                         a tenant with its owner, whose key is printed once
   list                                  tenants, oldest first
   set-tier --tenant <id> --tier <tier>
+                                        its subscriptions go on under the new tier, with its quotas and prices from today
   set --tenant <id> [--rate-per-tenant <n>] [--rate-per-plugin <n>] [--test-models offline|live] [--artifact-days <n>]
                                         requests a minute (0: the tier's own); the models of test keys; days that files
                                         are kept, 1 to 395 (0: the platform's 90)
@@ -196,6 +198,8 @@ const COMMANDS: Readonly<Record<string, (db: Database, values: Values) => Promis
       const known = await findTenant(tx, tenantId);
       if (known.plan_tier === tier) return { said: [`The tenant is on ${tier} already.`] };
       await tx.updateTable("tenants").set({ plan_tier: tier }).where("id", "=", tenantId).execute();
+      const moved = await moveSubscriptions(tx, tenantId, tier, "operator");
+      if (moved.outcome !== "moved") throw new Mistake(whyNotMoved(moved, tier));
       await recordAudit(tx, tenantId, {
         actor: "operator",
         action: "tenant.tier_set",
@@ -203,7 +207,9 @@ const COMMANDS: Readonly<Record<string, (db: Database, values: Values) => Promis
         targetId: publicId("tenant", tenantId),
         details: { from: known.plan_tier, to: tier },
       });
-      return { said: [`The tenant is on ${tier}; it was on ${known.plan_tier}.`], changed: tenantId };
+      const said = [`The tenant is on ${tier}; it was on ${known.plan_tier}.`];
+      if (moved.plugins.length > 0) said.push(`Its subscriptions go on under ${tier}: ${moved.plugins.join(", ")}.`);
+      return { said, changed: tenantId };
     });
   },
 
@@ -258,6 +264,12 @@ const COMMANDS: Readonly<Record<string, (db: Database, values: Values) => Promis
 
 const Listed = v.object({ id: v.string(), name: v.string(), plan_tier: v.string(), users: v.string(), created_at: v.date(), settings: v.unknown() });
 const Settings = v.looseObject({ rate_limits: v.optional(v.record(v.string(), v.number()), {}) });
+
+function whyNotMoved({ outcome, names, included }: Extract<Moved, { names: string[] }>, tier: PlanTier): string {
+  if (outcome === "own_plugins") return `Plugins that are the tenant's own are not part of ${tier}. End first: ${names.join(", ")}.`;
+  const over = names.length - (included ?? 0);
+  return `The tenant has subscribed to ${names.length} plugins, and ${tier} includes ${included}. End first ${over === 1 ? "one" : over} of: ${names.join(", ")}.`;
+}
 
 /** Held until the transaction ends, so that two changes of settings do not undo each other. */
 async function findTenant(tx: Tx, tenantId: TenantId): Promise<{ plan_tier: string; settings: unknown }> {

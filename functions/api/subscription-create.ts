@@ -42,6 +42,8 @@ export default http({
         });
       case "deprecated":
         throw new Refusal("CONFLICT", { message: `${plugin} is deprecated and takes no new subscriptions.` });
+      case "not_included":
+        throw new Refusal("CONFLICT", { message: `The ${found.tier} plan has no plugins of your own, and ${plugin} is one.` });
       case "no_overage":
         throw new Refusal("CONFLICT", { message: `The ${found.tier} plan has no overage.` });
       case "limit_reached":

@@ -69,11 +69,12 @@ export async function beginChainedStep(
     .update(canonicalJson([plugin, asked.command, asked.attachments, asked.occurrence]))
     .digest("hex");
   const holder = randomUUID();
-  const [raw] = await db.call("SELECT * FROM begin_chained_step($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", [
+  const [raw] = await db.call("SELECT * FROM begin_chained_step($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)", [
     capability.tenant,
     capability.task,
     capability.lease,
     capability.step,
+    capability.plugin,
     key,
     plugin,
     wanted,

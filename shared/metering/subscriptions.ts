@@ -1,11 +1,11 @@
 /** Subscriptions: which plugins a tenant runs, and within what quota. A change holds from the next admission on, since that reads these rows. */
 import { sql } from "kysely";
 import * as v from "valibot";
-import { recordAudit } from "../access/audit-log.ts";
+import { type AuditActor, recordAudit } from "../access/audit-log.ts";
 import { type Caller, PlanTier } from "../access/caller.ts";
 import type { TenantDb, Tx } from "../db/database.ts";
 import { newId, publicId, type SubscriptionId, type TenantId } from "../ids.ts";
-import { planPricesFor, planPricesJson } from "./plan-prices.ts";
+import { planOf, planPricesFor, planPricesJson } from "./plan-prices.ts";
 
 const Time = v.pipe(v.string(), v.isoTimestamp());
 
@@ -89,7 +89,7 @@ export async function listSubscriptions(
   return v.parse(v.array(Row), rows);
 }
 
-const REFUSED = ["unknown", "deprecated", "already", "no_overage", "limit_reached"] as const;
+const REFUSED = ["unknown", "deprecated", "already", "not_included", "no_overage", "limit_reached"] as const;
 const Outcome = v.object({
   outcome: v.picklist(["subscribed", ...REFUSED]),
   subscription: v.nullable(v.string()),
@@ -135,4 +135,44 @@ export async function endSubscription(db: TenantDb, owner: Owner, id: Subscripti
     }
     return (await tx.selectFrom("subscriptions").select("id").where("tenant_id", "=", tenantId).where("id", "=", id).executeTakeFirst()) !== undefined;
   });
+}
+
+export type Moved =
+  | { outcome: "moved"; plugins: string[] }
+  /** The tenant has more than the tier includes, or plugins of its own that the tier does not have: `names` are those, each with its subscription. */
+  | { outcome: "too_many" | "own_plugins"; names: string[]; included: number | null };
+
+/**
+ * Ends every subscription of the tenant and opens it again as the new tier has it. What was used of a month's quota counts on, since it is counted by
+ * plugin and month. Whoever is refused has to roll the transaction back; the caller holds the tenant's row, as `subscribe` does.
+ */
+export async function moveSubscriptions(tx: Tx, tenantId: TenantId, tier: PlanTier, actor: AuditActor): Promise<Moved> {
+  const plan = planOf(tier);
+  // Not the transaction's own time: what somebody subscribed to while the lock was awaited began after that.
+  const at = sql<Date>`statement_timestamp()`;
+  const ended = await tx
+    .updateTable("subscriptions as s")
+    .from("plugins as p")
+    .set({ ended_at: at })
+    .whereRef("p.id", "=", "s.plugin_id")
+    .where("s.tenant_id", "=", tenantId)
+    .where("s.ended_at", "is", null)
+    .returning(["s.id", "s.plugin_id", "s.overage_enabled", "p.name", "p.owner_tenant_id"])
+    .execute();
+  ended.sort((a, b) => a.name.localeCompare(b.name));
+  const named = (some: typeof ended) => some.map(({ id, name }) => `${name} (${publicId("subscription", id)})`);
+  const own = ended.filter((one) => one.owner_tenant_id !== null);
+  if (own.length > 0 && !plan.mayOwnPlugins) return { outcome: "own_plugins", names: named(own), included: plan.plugins };
+  if (plan.plugins !== null && ended.length > plan.plugins) return { outcome: "too_many", names: named(ended), included: plan.plugins };
+
+  for (const { id, plugin_id, overage_enabled, name } of ended) {
+    const next = newId("subscription");
+    const overage = overage_enabled && plan.overage !== null;
+    await sql`INSERT INTO subscriptions (id, tenant_id, plugin_id, tier, quota_limit, overage_enabled, started_at)
+      VALUES (${next}, ${tenantId}, ${plugin_id}, ${tier}, ${plan.quota}, ${overage}, ${at})`.execute(tx);
+    const of = (subscription: string) => ({ actor, targetType: "subscription", targetId: publicId("subscription", subscription) });
+    await recordAudit(tx, tenantId, { ...of(id), action: "subscription.ended", details: { plugin: name } });
+    await recordAudit(tx, tenantId, { ...of(next), action: "subscription.created", details: { plugin: name, tier, overage } });
+  }
+  return { outcome: "moved", plugins: ended.map(({ name }) => name) };
 }

@@ -114,7 +114,7 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
   // The key is the digest of what one plugin told another.
   chained_steps: {
     personal: { rows: ofTask, erasure: "deleted", exported: false, kept: "an hour after its task", columns: gone("key") },
-    free: ["task_id", "parent", "step", "tenant_id", "holder", "attempt", "seen_at"],
+    free: ["task_id", "parent", "step", "tenant_id", "holder", "attempt", "seen_at", "asked_by"],
   },
   artifact_uploads: {
     personal: {
@@ -207,8 +207,10 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
     free: [
       ...["id", "tenant_id", "day", "plugin_name", "environment", "api_key_id", "model", "price_version", "invoice_id", "executions", "billable", "overage", "input_tokens"],
       ...["output_tokens", "cache_write_tokens", "cache_read_tokens", "cost_micro_usd", "unbilled_tokens", "unbilled_micro_usd", "unknown_calls", "unknown_micro_usd"],
+      "plan_tier",
     ],
   },
+  tenant_plans: { free: ["tenant_id", "from_at", "tier"] },
   tenant_billing: { free: ["tenant_id", "closed_until", "invoices"] },
   invoices: {
     organisation: ["tenant_name"],

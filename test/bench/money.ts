@@ -82,8 +82,8 @@ async function fill(stage: Stage, tenantId: string, events: number): Promise<voi
     [tenantId],
   );
   await stage.db.query(
-    `INSERT INTO usage_days (tenant_id, day, plugin_name, environment, api_key_id, model, price_version, executions, billable, input_tokens, output_tokens, cost_micro_usd)
-     SELECT $1, d.day, 'plugin-' || n % 4, 'live', ('00000000-0000-7000-8000-00000000000' || n % 5)::uuid, 'claude-sonnet-5-5', '2026-10-24', count(*), count(*) FILTER (WHERE n % 20 > 0),
+    `INSERT INTO usage_days (tenant_id, day, plugin_name, environment, api_key_id, model, price_version, plan_tier, executions, billable, input_tokens, output_tokens, cost_micro_usd)
+     SELECT $1, d.day, 'plugin-' || n % 4, 'live', ('00000000-0000-7000-8000-00000000000' || n % 5)::uuid, 'claude-sonnet-5-5', '2026-10-24', 'enterprise', count(*), count(*) FILTER (WHERE n % 20 > 0),
         coalesce(sum(1000) FILTER (WHERE n % 20 > 0), 0), coalesce(sum(200) FILTER (WHERE n % 20 > 0), 0), coalesce(sum(4000 + n % 100) FILTER (WHERE n % 20 > 0), 0) FROM ${series} GROUP BY d.day, n % 4, n % 5`,
     [tenantId],
   );

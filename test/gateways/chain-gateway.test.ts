@@ -9,7 +9,7 @@ import { answer, type ScriptedProvider, startScriptedProvider } from "../support
 const State = Annotation.Root({ command: Annotation<string>(), text: Annotation<string>() });
 type Work = (ctx: NodeContext, command: string) => Promise<string>;
 
-const pluginOf = (name: string, work: Work, more: { dependencies?: string[]; timeoutSeconds?: number; maxRetries?: number; requiredScopes?: string[] } = {}) =>
+const pluginOf = (name: string, work: Work, more: { dependencies?: string[]; timeoutSeconds?: number; maxRetries?: number; requiredScopes?: string[]; fallback?: string } = {}) =>
   definePlugin({
     name,
     version: "1.0.0",
@@ -79,6 +79,17 @@ const boss = bossOf("boss");
 const hasty = bossOf("hasty", { timeoutSeconds: 8 });
 const unscoped = bossOf("unscoped", { requiredScopes: ["store:write"], dependencies: [] });
 
+/** Breaks off after what it had the helper do; another one answers, by itself or with what the helper said of the first line. */
+const broken = bossOf("broken", { fallback: "understudy" });
+const understudy = pluginOf(
+  "understudy",
+  async (ctx, command) => {
+    const [first = ""] = command.split("\n");
+    return first.includes("both") ? (await ctx.chain("helper", { command: first, attachments: ATTACHED })).result : "by itself";
+  },
+  { dependencies: ["helper"] },
+);
+
 let failures = 0;
 /** Fails once after the helper has answered, and is then run again. */
 const clumsy = pluginOf(
@@ -110,7 +121,7 @@ let platform: TestPlatform;
 beforeAll(async () => {
   provider = await startScriptedProvider(({ text }) => answer(`answer to ${text.length > 0}`, { usage: { input_tokens: 1000, output_tokens: 50 } }));
   platform = await startTestPlatform({
-    plugins: [helper, boss, hasty, unscoped, clumsy, ...links.toReversed()],
+    plugins: [helper, boss, hasty, unscoped, clumsy, understudy, broken, ...links.toReversed()],
     env: { ANTHROPIC_BASE_URL: provider.url, ANTHROPIC_API_KEY: "scripted", TASK_LEASE_MS: "5000" },
   });
 }, 60_000);
@@ -167,6 +178,27 @@ describe("a plugin that has another do its work", () => {
     expect(await run(tenant, "boss", "say first\nbreak!")).toMatchObject({ status: "failed", error: { code: "DEPENDENCY_FAILED", cause: "upstream" } });
     expect(await usageOf(tenant)).toEqual({ boss: [0, 0], helper: [0, 0] });
     expect((await billsOf(tenant)).filter((row) => "billable" in row && row.billable === true)).toEqual([]);
+  });
+
+  it("has none of it billed when it fails and its fallback answers, but for what the fallback asked for as well", async () => {
+    const tenant = await platform.tenant();
+    const command = "ask for one alone\nbreak!";
+    expect(await run(tenant, "broken", command)).toMatchObject({ status: "success", result: "by itself" });
+    expect(await usageOf(tenant)).toEqual({ broken: [0, 0], understudy: [1, 0], helper: [0, 0] });
+    const spent = await platform.db.call(
+      "SELECT plugin_name, billable, cost_micro_usd = 0 AS free, unbilled_micro_usd > 0 AS kept FROM usage_days WHERE tenant_id = $1 AND executions > 0 ORDER BY 1, model NULLS FIRST",
+      [tenant.tenantId],
+    );
+    expect(spent).toEqual([
+      { plugin_name: "helper", billable: 0, free: true, kept: false },
+      { plugin_name: "helper", billable: 0, free: true, kept: true },
+      { plugin_name: "understudy", billable: 1, free: true, kept: false },
+    ]);
+
+    const other = await platform.tenant();
+    expect(await run(other, "broken", "say both\nbreak!")).toMatchObject({ status: "success", result: "both" });
+    expect(await usageOf(other)).toEqual({ broken: [0, 0], understudy: [1, 0], helper: [1, 0] });
+    expect((await billsOf(other)).filter((row) => "billable" in row && row.billable === true)).toHaveLength(2);
   });
 
   it("is marked as overage beyond its quota, and its tenant is warned, though nobody calls it but other plugins", async () => {

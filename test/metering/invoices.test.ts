@@ -5,9 +5,11 @@ import { createServer, type Server } from "node:http";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import type { PlanTier } from "../../shared/access/caller.ts";
 import { closeMonth } from "../../shared/metering/close-months.ts";
 import { invoiceCsv } from "../../shared/metering/invoice-csv.ts";
 import { planPricesFor } from "../../shared/metering/plan-prices.ts";
+import { moveSubscriptions } from "../../shared/metering/subscriptions.ts";
 import { expectRefusal } from "../batteries/refusal.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
 
@@ -55,11 +57,24 @@ const { version } = planPricesFor(JANUARY);
 async function oldTenant(tier: "starter" | "professional" | "enterprise" = "professional"): Promise<TestTenant> {
   const tenant = await platform.tenant({ tier, subscriptions: { a: 1000, b: 1000 } });
   await platform.db.call("UPDATE tenants SET created_at = '2026-01-01T00:00:00Z' WHERE id = $1", [tenant.tenantId]);
+  await platform.db.call("UPDATE tenant_plans SET from_at = '2026-01-01T00:00:00Z' WHERE tenant_id = $1", [tenant.tenantId]);
   await platform.db.call("UPDATE subscriptions SET started_at = '2025-12-31T12:00:00Z', overage_enabled = true WHERE tenant_id = $1", [tenant.tenantId]);
   return tenant;
 }
 
-/** Usage as settling leaves it: the events, and the row of the day that counts them. */
+/** The operator changes the tenant's plan, as if it had been on that day. */
+async function becomes({ tenantId }: TestTenant, tier: PlanTier, day: string): Promise<void> {
+  await platform.db.platform(async (tx) => {
+    await tx.updateTable("tenants").set({ plan_tier: tier }).where("id", "=", tenantId).execute();
+    await moveSubscriptions(tx, tenantId, tier, "operator");
+  });
+  const values = [tenantId, `${day}T10:00:00Z`];
+  await platform.db.call("UPDATE tenant_plans SET from_at = $2 WHERE tenant_id = $1 AND from_at = (SELECT max(from_at) FROM tenant_plans WHERE tenant_id = $1)", values);
+  await platform.db.call("UPDATE subscriptions SET started_at = $2 WHERE tenant_id = $1 AND started_at > now() - interval '1 hour'", values);
+  await platform.db.call("UPDATE subscriptions SET ended_at = $2 WHERE tenant_id = $1 AND ended_at > now() - interval '1 hour'", values);
+}
+
+/** Usage as settling leaves it: the events, the row of the day that counts them, under the plan that the tenant is on, and the quota of the month. */
 async function use({ tenantId }: TestTenant, day: string, { plugin = "a", count = 1, cost = 0, overage = 0, model = "claude-haiku-4-5" } = {}): Promise<void> {
   await platform.db.call(
     `INSERT INTO execution_events (tenant_id, plugin_name, plugin_version, task_id, step, attempt, environment, status, model, latency_ms, cost_micro_usd, routing_method, envelope_version, billable, timestamp)
@@ -67,11 +82,16 @@ async function use({ tenantId }: TestTenant, day: string, { plugin = "a", count 
     [tenantId, plugin, count, cost, model, day],
   );
   await platform.db.call(
-    `INSERT INTO usage_days AS y (tenant_id, day, plugin_name, environment, model, price_version, executions, billable, overage, input_tokens, cost_micro_usd)
-     VALUES ($1, $2, $3, 'live', $4, '2026-10-24', $5, $5, $6, 1000, $7)
-     ON CONFLICT (tenant_id, day, plugin_name, environment, api_key_id, model, price_version) WHERE invoice_id IS NULL
+    `INSERT INTO usage_days AS y (tenant_id, day, plugin_name, environment, model, price_version, plan_tier, executions, billable, overage, input_tokens, cost_micro_usd)
+     SELECT $1, $2, $3, 'live', $4, '2026-10-24', plan_tier, $5, $5, $6, 1000, $7 FROM tenants WHERE id = $1
+     ON CONFLICT (tenant_id, day, plugin_name, environment, api_key_id, model, price_version, plan_tier) WHERE invoice_id IS NULL
      DO UPDATE SET executions = y.executions + EXCLUDED.executions, billable = y.billable + EXCLUDED.billable, overage = y.overage + EXCLUDED.overage, cost_micro_usd = y.cost_micro_usd + EXCLUDED.cost_micro_usd`,
     [tenantId, day, plugin, model, count, overage, cost],
+  );
+  await platform.db.call(
+    `INSERT INTO usage_periods AS u (tenant_id, plugin_name, environment, period_start, used) VALUES ($1, $2, 'live', date_trunc('month', $3::date), $4)
+     ON CONFLICT (tenant_id, plugin_name, environment, period_start) DO UPDATE SET used = u.used + EXCLUDED.used`,
+    [tenantId, plugin, day, count],
   );
 }
 
@@ -126,6 +146,88 @@ describe("closing a month", () => {
       ["plan_fee", null, 31, "1500.000000"],
       ["volume", null, 10_000, "150.000000"],
       ["volume", null, 2_500, "25.000000"],
+    ]);
+  });
+
+  it("bills a plan by the days that it held, and executions by the plan that they were settled under", async () => {
+    const tenant = await oldTenant("enterprise");
+    await use(tenant, "2026-01-05", { count: 50_000 });
+    await becomes(tenant, "professional", "2026-01-21");
+    await use(tenant, "2026-01-25", { count: 5, overage: 3 });
+    await becomes(tenant, "starter", "2026-02-04");
+    await use(tenant, "2026-02-05", { count: 2 });
+    await close(tenant);
+    const january = await invoiceOf(tenant);
+    expect(january.tier).toBe("professional");
+    expect(shown(january).filter(([kind]) => kind !== "model_usage")).toEqual([
+      ["plan_fee", null, 20, "967.741935"],
+      ["plugin_fee", "a", 11, "17.387096"],
+      ["plugin_fee", "b", 11, "17.387096"],
+      ["bundle_discount", null, 1, "-3.477420"],
+      ["executions", "a", 2, "0.000000"],
+      ["overage", "a", 3, "0.060000"],
+      ["volume", null, 10_000, "150.000000"],
+      ["volume", null, 40_000, "400.000000"],
+    ]);
+    await use(tenant, "2026-01-05", { count: 1 });
+    await platform.db.call("UPDATE usage_days SET plan_tier = 'enterprise' WHERE tenant_id = $1 AND day = '2026-01-05' AND invoice_id IS NULL", [tenant.tenantId]);
+    await close(tenant, FEBRUARY);
+    const february = await invoiceOf(tenant, FEBRUARY);
+    expect(february.tier).toBe("starter");
+    expect(february.lines.filter(({ kind }: { kind: string }) => kind === "plan_fee" || kind === "executions" || kind === "volume")).toMatchObject([
+      { kind: "executions", quantity: 2 },
+      { kind: "volume", quantity: 1, amount_usd: "0.015000" },
+    ]);
+  });
+
+  it("bills a subscription whose quota was drawn on to the month's end, though it was ended before, and no day twice", async () => {
+    const tenant = await oldTenant();
+    const ends = (plugin: string, at: string) =>
+      platform.db.call("UPDATE subscriptions s SET ended_at = $3 FROM plugins p WHERE p.id = s.plugin_id AND p.name = $2 AND s.tenant_id = $1 AND s.ended_at IS NULL", [
+        tenant.tenantId,
+        plugin,
+        at,
+      ]);
+    const begins = (plugin: string, at: string) =>
+      platform.db.call("INSERT INTO subscriptions (id, tenant_id, plugin_id, tier, started_at) SELECT gen_random_uuid(), $1, id, 'professional', $3 FROM plugins WHERE name = $2", [
+        tenant.tenantId,
+        plugin,
+        at,
+      ]);
+    await ends("a", "2026-01-02T09:00:00Z");
+    await use(tenant, "2026-01-02", { count: 1000 });
+    await begins("a", "2026-01-12T00:00:00Z");
+    await ends("a", "2026-01-12T01:00:00Z");
+    // Of this one nothing was used while it stood first.
+    await ends("b", "2026-01-04T09:00:00Z");
+    await begins("b", "2026-01-20T00:00:00Z");
+    await ends("b", "2026-01-22T00:00:00Z");
+    await use(tenant, "2026-01-21", { plugin: "b", count: 1 });
+    await close(tenant);
+    const fees = (invoice: { lines: { kind: string; plugin: string | null; quantity: number; amount_usd: string }[] }) =>
+      shown(invoice).filter(([kind]) => kind === "plugin_fee" || kind === "bundle_discount");
+    expect(fees(await invoiceOf(tenant))).toEqual([
+      ["plugin_fee", "a", 31, "49.000000"],
+      // Four days of the first, and from the 20th on.
+      ["plugin_fee", "b", 16, "25.290322"],
+      ["bundle_discount", null, 1, "-5.058065"],
+    ]);
+    // The month that follows is another quota.
+    expect((await close(tenant, FEBRUARY))?.outcome).toBe("empty");
+  });
+
+  it("bills a subscription to no more than the plugin's own end", async () => {
+    const tenant = await oldTenant();
+    await platform.db.call("INSERT INTO plugins (id, name, category, status, sunset_at) VALUES (gen_random_uuid(), 'gone', 'testing', 'sunset', '2026-01-10T00:00:00Z')", []);
+    await platform.db.call(
+      `UPDATE subscriptions s SET plugin_id = g.id, ended_at = '2026-01-10T00:00:05Z' FROM plugins g, plugins b WHERE s.tenant_id = $1 AND s.plugin_id = b.id AND b.name = 'b' AND g.name = 'gone'`,
+      [tenant.tenantId],
+    );
+    await use(tenant, "2026-01-05", { plugin: "gone", count: 3 });
+    await close(tenant);
+    expect(shown(await invoiceOf(tenant)).slice(0, 2)).toEqual([
+      ["plugin_fee", "a", 31, "49.000000"],
+      ["plugin_fee", "gone", 10, "15.806451"],
     ]);
   });
 

@@ -147,11 +147,17 @@ export async function runMoney(db: Database, tenants: readonly Expected[], tasks
   );
 }
 
+interface PaidCall {
+  model: string;
+  usage: RawUsage;
+}
+
 interface Script {
   tenant: Expected;
   kind: Kind;
   isTest: boolean;
-  steps: { id: string; plugin: string; calls: { model: string; usage: RawUsage }[]; fails: boolean }[];
+  /** `standIn`: the calls of a fallback that takes the step over when its plugin has made its own. */
+  steps: { id: string; plugin: string; calls: PaidCall[]; standIn: PaidCall[]; fails: boolean }[];
 }
 
 function scriptOf(random: () => number, tenants: readonly Expected[]): Script {
@@ -172,6 +178,7 @@ function scriptOf(random: () => number, tenants: readonly Expected[]): Script {
       cache_creation: { ephemeral_5m_input_tokens: written - kept, ephemeral_1h_input_tokens: kept },
     };
   };
+  const calls = (): PaidCall[] => Array.from({ length: below(4) }, () => ({ model: pick(MODELS), usage: usage() }));
   const tenant = pick(tenants);
   const kind = pick(KINDS.flatMap(([name, weight]) => Array<Kind>(weight).fill(name)));
   const mayChain = tenant.tier !== "starter" && (kind === "success" || kind === "partial" || kind === "failed" || kind === "retried");
@@ -185,7 +192,8 @@ function scriptOf(random: () => number, tenants: readonly Expected[]): Script {
     steps: Array.from({ length: count }, (_, n) => ({
       id: `s${n}`,
       plugin: pick(names),
-      calls: Array.from({ length: below(4) }, () => ({ model: pick(MODELS), usage: usage() })),
+      calls: calls(),
+      standIn: kind === "fallback" || kind === "killed" ? calls() : [],
       fails: kind === "failed" || (kind === "partial" && count > 1 && n === count - 1),
     })),
   };
@@ -222,6 +230,7 @@ async function play(db: Database, { tenant, kind, isTest, steps }: Script): Prom
   if (kind === "cancelled_queued") return void (await cancelTask(db, tenant.tenantId, id));
 
   const spent = new Map<string, bigint>();
+  const spender = (step: { id: string; plugin: string }) => `${step.id} ${step.plugin}`;
   const call = async (lease: string, attempt: number, n: number, step: Script["steps"][number], how: "done" | "failed" | "left", isPaid = true) => {
     const one = step.calls[n];
     if (!one) return;
@@ -230,7 +239,7 @@ async function play(db: Database, { tenant, kind, isTest, steps }: Script): Prom
     const opened = await openCall(db, capability, {
       id: callId,
       node: null,
-      sha256: `${n}`.padStart(64, "0"),
+      sha256: Buffer.from(`${step.plugin} ${n}`).toString("hex").padStart(64, "0"),
       occurrence: 1,
       model: one.model,
       priceVersion: PRICE_VERSION,
@@ -268,7 +277,7 @@ async function play(db: Database, { tenant, kind, isTest, steps }: Script): Prom
     });
     if (how === "failed") await settlement.failed(null, { type: "overloaded_error" });
     else await settlement.done(message, one.usage, "{}", 2);
-    if (how === "done" && isPaid) spent.set(step.id, (spent.get(step.id) ?? 0n) + priceOf(one.model, one.usage));
+    if (how === "done" && isPaid) spent.set(spender(step), (spent.get(spender(step)) ?? 0n) + priceOf(one.model, one.usage));
   };
 
   let { lease, attempt } = await claim(db, id);
@@ -280,6 +289,10 @@ async function play(db: Database, { tenant, kind, isTest, steps }: Script): Prom
   }
   if (kind === "call_failed") for (const step of steps) await call(lease, attempt, 0, step, "failed");
   for (const step of steps) for (const n of step.calls.keys()) await call(lease, attempt, n, step, "done");
+
+  const answeredBy = kind === "fallback" || kind === "killed" ? await fallbackOf(db, tenant, id, lease, steps) : null;
+  const ran = answeredBy ? steps.map((step) => ({ ...step, plugin: answeredBy, calls: step.standIn })) : steps;
+  if (answeredBy) for (const step of ran) for (const n of step.calls.keys()) await call(lease, attempt, n, step, "done");
 
   if (kind === "killed") {
     await db.call("UPDATE tasks SET deadline = now() - interval '1 second' WHERE id = $1", [id]);
@@ -293,15 +306,13 @@ async function play(db: Database, { tenant, kind, isTest, steps }: Script): Prom
   } else {
     const ends = (step: Script["steps"][number]) => (step.fails ? "failed" : kind === "partial" ? "partial" : "success");
     const isDone = steps.some((step) => !step.fails);
-    const answeredBy = kind === "fallback" ? await fallbackOf(db, tenant, id, lease, steps) : null;
-    const ran = answeredBy ? steps.map((step) => ({ ...step, plugin: answeredBy })) : steps;
     await settle(db, tenant.tenantId, id, lease, !isDone ? "failed" : kind === "partial" || steps.some((step) => step.fails) ? "partial" : "success", ran, attempt, ends);
     for (const step of ran) {
       const plugin = tenant.plugins.get(step.plugin);
       if (step.fails || !isDone || isTest || !plugin) continue;
       plugin.billable += 1;
-      tenant.modelUsage += spent.get(step.id) ?? 0n;
-      spent.delete(step.id);
+      tenant.modelUsage += spent.get(spender(step)) ?? 0n;
+      spent.delete(spender(step));
     }
   }
   for (const cost of spent.values()) tenant.unbilled += cost;

@@ -136,20 +136,22 @@ describe("a tenant is warned", () => {
       tenant,
       warnings: async () =>
         (
-          await still.db.call<{ data: unknown }>("SELECT data FROM webhook_deliveries WHERE tenant_id = $1 AND type = 'quota.warning' ORDER BY (data->>'percent')::int", [
-            tenant.tenantId,
-          ])
+          await still.db.call<{ data: unknown }>(
+            "SELECT data FROM webhook_deliveries WHERE tenant_id = $1 AND type = 'quota.warning' ORDER BY (data->>'limit')::int, (data->>'percent')::int",
+            [tenant.tenantId],
+          )
         ).map(({ data }) => data),
     };
   }
-  const warning = (percent: number, reserved: number) => ({
+  const warning = (percent: number, reserved: number, limit = 10) => ({
     plugin: "echo",
     period_start: `${new Date().toISOString().slice(0, 7)}-01`,
     percent,
     used: 0,
     reserved,
-    limit: 10,
+    limit,
   });
+  const setQuota = ({ tenantId }: TestTenant, limit: number) => still.db.call("UPDATE subscriptions SET quota_limit = $2 WHERE tenant_id = $1", [tenantId, limit]);
 
   it("at 80 and at 100 percent of a quota, once each in a month, however often it is reached", async () => {
     const { tenant, warnings } = await listening();
@@ -165,6 +167,30 @@ describe("a tenant is warned", () => {
     expect((await submit(tenant)).status).toBe(202);
     expectRefusal(await submit(tenant), "QUOTA_EXCEEDED");
     expect(await warnings()).toHaveLength(2);
+  });
+
+  it("anew of a quota that has changed in the month, by whichever way executions are reserved, and once of each limit", async () => {
+    const { tenant, warnings } = await listening();
+    const submits = async (count: number) => {
+      for (let i = 0; i < count; i++) expect((await submit(tenant)).status).toBe(202);
+    };
+    await submits(10);
+    const first = [warning(80, 8), warning(100, 10)];
+    expect(await warnings()).toEqual(first);
+    await setQuota(tenant, 20);
+    await submits(5);
+    expect(await warnings()).toEqual(first);
+    await submits(5);
+    const second = [warning(80, 16, 20), warning(100, 20, 20)];
+    expect(await warnings()).toEqual([...first, ...second]);
+    await setQuota(tenant, 30);
+    const plan = Array.from({ length: 5 }, (_, n) => ({ id: `s${n}`, plugin: "echo" }));
+    expect((await tenant.api("POST", "/v1/tasks", { command: "x", plan })).status).toBe(202);
+    expect(await warnings()).toEqual([...first, ...second, warning(80, 25, 30)]);
+    await setQuota(tenant, 20);
+    await allowOverage(still, tenant);
+    await submits(1);
+    expect(await warnings()).toHaveLength(5);
   });
 
   it("by whichever way executions are reserved, and not for test keys", async () => {

@@ -1,6 +1,8 @@
 import { Redis } from "ioredis";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { tenantCommand } from "../../scripts/tenant.ts";
+import { publicId } from "../../shared/ids.ts";
 import { filer } from "../batteries/plugins.ts";
 import { expectRefusal } from "../batteries/refusal.ts";
 import { expectNothingWritten } from "../batteries/row-counts.ts";
@@ -164,6 +166,79 @@ describe("a subscription", () => {
     await tenant.api("DELETE", `/v1/subscriptions/${active[0].subscription_id}`);
     const next = await Promise.all(plugins.map((plugin) => subscribe(tenant, plugin)));
     expect(next.filter(({ status }) => status === 201)).toHaveLength(1);
+  });
+});
+
+describe("a change of plan", () => {
+  async function setTier(platform: TestPlatform, { tenantId }: TestTenant, tier: string): Promise<{ code: number; said: string }> {
+    const said: string[] = [];
+    const code = await tenantCommand(["set-tier", "--tenant", publicId("tenant", tenantId), "--tier", tier], platform.env, {
+      result: () => {},
+      say: (line) => said.push(line),
+    });
+    return { code, said: said.join("\n") };
+  }
+  const live = async (tenant: TestTenant) => (await tenant.api("GET", "/v1/subscriptions?status=active")).body.subscriptions;
+
+  it("moves what is subscribed to: quota, overage and prices are the new plan's, and what was used counts on", async () => {
+    const tenant = await running.tenant({ tier: "enterprise", subscriptions: { echo: null } });
+    for (let i = 0; i < 2; i++) expect((await submit(tenant, "echo", { prefer: "wait=20" })).body.status).toBe("success");
+    expect(await setTier(running, tenant, "professional")).toMatchObject({ code: 0, said: expect.stringContaining("go on under professional: echo.") });
+    expect(await live(tenant)).toMatchObject([{ tier: "professional", quota: { limit: 1000, used: 2, remaining: 998, overage_enabled: false } }]);
+    await running.db.call("UPDATE subscriptions SET quota_limit = 2, overage_enabled = true WHERE tenant_id = $1 AND ended_at IS NULL", [tenant.tenantId]);
+    expect((await submit(tenant, "echo", { prefer: "wait=20" })).body.status).toBe("success");
+    expect((await setTier(running, tenant, "starter")).code).toBe(0);
+    expect(await live(tenant)).toMatchObject([{ tier: "starter", quota: { limit: 100, used: 3, overage_enabled: false } }]);
+    expect((await submit(tenant, "echo", { prefer: "wait=20" })).body.status).toBe("success");
+
+    const { lines } = (await tenant.api("GET", "/v1/invoices/preview")).body;
+    const shown = lines.filter(({ kind }: { kind: string }) => kind !== "plan_fee" && kind !== "plugin_fee");
+    expect(shown.map((line: Record<string, unknown>) => [line.kind, line.quantity, line.amount_usd])).toEqual([
+      ["executions", 1, "0.000000"],
+      ["overage", 1, "0.020000"],
+      ["volume", 2, "0.030000"],
+    ]);
+    // One day has one plan, the last one, and so has its subscription.
+    const now = new Date();
+    const left = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() + 1, 0)).getUTCDate() - now.getUTCDate() + 1;
+    expect(lines.filter(({ kind }: { kind: string }) => kind === "plugin_fee").map(({ quantity }: { quantity: number }) => quantity)).toEqual([left]);
+    expect(lines.filter(({ kind }: { kind: string }) => kind === "plan_fee")).toEqual([]);
+
+    const { entries } = (await tenant.api("GET", "/v1/audit?actor=operator")).body;
+    expect(entries.map(({ action, details }: { action: string; details: Record<string, unknown> }) => [action, details.plugin ?? details.to, details.tier])).toEqual([
+      ["tenant.tier_set", "starter", undefined],
+      ["subscription.created", "echo", "starter"],
+      ["subscription.ended", "echo", undefined],
+      ["tenant.tier_set", "professional", undefined],
+      ["subscription.created", "echo", "professional"],
+      ["subscription.ended", "echo", undefined],
+    ]);
+  });
+
+  it("to a smaller one is refused while more is subscribed to than that includes, and names it; then nothing is written", async () => {
+    const tenant = await still.tenant({ tier: "professional", subscriptions: {} });
+    for (const plugin of ["echo", "filer", "extra-2"]) expect((await subscribe(tenant, plugin)).status).toBe(201);
+    const [first, second] = await live(tenant);
+    await nothingWritten(async () => {
+      const { code, said } = await setTier(still, tenant, "starter");
+      expect(code).toBe(1);
+      expect(said).toMatch(/subscribed to 3 plugins, and starter includes 1\. End first 2 of: echo \(sub_\w+\), extra-2 \(sub_\w+\), filer \(sub_\w+\)\./);
+    });
+    expect(await live(tenant)).toHaveLength(3);
+    for (const { subscription_id } of [first, second]) await tenant.api("DELETE", `/v1/subscriptions/${subscription_id}`);
+    expect((await setTier(still, tenant, "starter")).code).toBe(0);
+    expect(await live(tenant)).toMatchObject([{ plugin: "echo", tier: "starter", quota: { limit: 100 } }]);
+  });
+
+  it("away from enterprise is refused while a plugin of the tenant's own is subscribed to, which afterwards cannot be", async () => {
+    const tenant = await still.tenant({ tier: "enterprise", subscriptions: {} });
+    await admin.query("UPDATE plugins SET owner_tenant_id = $1, owner_type = 'enterprise_custom' WHERE name = 'extra-5'", [tenant.tenantId]);
+    await nextGeneration();
+    const { subscription_id } = (await subscribe(tenant, "extra-5")).body;
+    expect(await setTier(still, tenant, "professional")).toMatchObject({ code: 1, said: expect.stringContaining(`End first: extra-5 (${subscription_id}).`) });
+    await tenant.api("DELETE", `/v1/subscriptions/${subscription_id}`);
+    expect((await setTier(still, tenant, "professional")).code).toBe(0);
+    expect(expectRefusal(await subscribe(tenant, "extra-5"), "CONFLICT").message).toContain("no plugins of your own");
   });
 });
 

@@ -44,7 +44,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "quota",
     what: "an admission does not look at the quota",
-    file: "migrations/0025_backlog.sql",
+    file: "migrations/0027_plans_over_time.sql",
     from: ") n WHERE n.quota_limit IS NULL OR n.overage_enabled OR n.total <= n.quota_limit",
     to: ") n",
     test: { file: "test/tasks/submit.test.ts", name: "quota admits exactly as many as are left, however many come at once" },
@@ -52,7 +52,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "quota-of-plans",
     what: "a plan of several steps is reserved whatever is left",
-    file: "migrations/0019_quota_and_usage.sql",
+    file: "migrations/0027_plans_over_time.sql",
     from: "\n      WHERE p_limit IS NULL OR p_overage OR u.used + u.reserved + p_count <= p_limit",
     to: "",
     test: { file: "test/tasks/plans.test.ts", name: "a plan of the caller's own reserves all or nothing, and names the plugin whose quota is used up" },
@@ -151,7 +151,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "invoiced-once",
     what: "usage that is on an invoice stays to be invoiced",
-    file: "migrations/0020_invoices.sql",
+    file: "migrations/0027_plans_over_time.sql",
     from: "    UPDATE usage_days SET invoice_id = p_id WHERE id = ANY (v_rows);\n",
     to: "",
     test: {

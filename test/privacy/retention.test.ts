@@ -150,12 +150,10 @@ describe("retention", () => {
         [invoice, tenant.tenantId],
       );
       for (const environment of ["live", "test"])
-        await client.query("INSERT INTO usage_days (tenant_id, day, plugin_name, environment, invoice_id) VALUES ($1, now() - $2 * interval '1 year', 'echo', $3, $4)", [
-          tenant.tenantId,
-          years,
-          environment,
-          environment === "live" ? invoice : null,
-        ]);
+        await client.query(
+          "INSERT INTO usage_days (tenant_id, day, plugin_name, environment, plan_tier, invoice_id) VALUES ($1, now() - $2 * interval '1 year', 'echo', $3, 'starter', $4)",
+          [tenant.tenantId, years, environment, environment === "live" ? invoice : null],
+        );
     }
     await purge();
     expect((await client.query("SELECT number FROM invoices WHERE tenant_id = $1", [tenant.tenantId])).rows).toEqual([{ number: 2 }]);

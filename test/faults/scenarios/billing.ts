@@ -24,6 +24,7 @@ async function passMonth({ platform }: ScenarioTools, { tenantId }: Member): Pro
       usage_days: ["day"],
       usage_periods: ["period_start"],
       subscriptions: ["started_at"],
+      tenant_plans: ["from_at"],
       invoices: ["period_start", "period_end"],
       invoice_lines: ["origin"],
       tenant_billing: ["closed_until"],
