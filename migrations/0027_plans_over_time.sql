@@ -318,10 +318,10 @@ BEGIN
   END LOOP;
 END $$;
 
--- As in 0024, with the plugin that asks: the parent step's own, or its fallback.
+-- As in 0024, with the plugin that asks: the parent step's own, or its fallback. Bundles of the release before do not say it.
 DROP FUNCTION begin_chained_step(uuid, uuid, uuid, text, text, text, text, uuid, int, int);
 CREATE FUNCTION begin_chained_step(
-  p_tenant uuid, p_task uuid, p_lease uuid, p_parent text, p_asked_by text, p_key text, p_plugin text, p_version text, p_holder uuid, p_silence_ms int, p_max int
+  p_tenant uuid, p_task uuid, p_lease uuid, p_parent text, p_key text, p_plugin text, p_version text, p_holder uuid, p_silence_ms int, p_max int, p_asked_by text DEFAULT NULL
 ) RETURNS TABLE (outcome text, name text, version text, step jsonb, tokens_used text, quota_limit int, task jsonb) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE t tasks; c chained_steps; v_step text; v_known jsonb; v_done jsonb; v_sub record; v_limit int; v_total int; v_over boolean := false; v_refused text; v_plan jsonb;
@@ -376,9 +376,9 @@ BEGIN
 
   -- A failure is not kept: whoever asks again gets another try.
   DELETE FROM task_steps s WHERE s.task_id = p_task AND s.step = v_step;
-  INSERT INTO chained_steps AS k (task_id, parent, key, step, tenant_id, holder, attempt, asked_by) VALUES (p_task, p_parent, p_key, v_step, p_tenant, p_holder, t.attempt, ARRAY[p_asked_by])
+  INSERT INTO chained_steps AS k (task_id, parent, key, step, tenant_id, holder, attempt, asked_by) VALUES (p_task, p_parent, p_key, v_step, p_tenant, p_holder, t.attempt, array_remove(ARRAY[p_asked_by], NULL))
     ON CONFLICT (task_id, parent, key) DO UPDATE SET holder = p_holder, attempt = t.attempt, seen_at = now(),
-      asked_by = CASE WHEN p_asked_by = ANY (k.asked_by) THEN k.asked_by ELSE k.asked_by || p_asked_by END;
+      asked_by = CASE WHEN p_asked_by IS NULL OR p_asked_by = ANY (k.asked_by) THEN k.asked_by ELSE k.asked_by || p_asked_by END;
   RETURN QUERY SELECT 'begun', v_step, v_known->>'version', NULL::jsonb,
     (SELECT coalesce(sum(l.input_tokens::bigint + l.output_tokens + l.cache_write_tokens + l.cache_read_tokens), 0)::text FROM llm_calls l
       WHERE l.task_id = p_task AND l.state = 'done' AND (l.step = p_parent OR starts_with(l.step, p_parent || '.'))),

@@ -74,13 +74,13 @@ export async function beginChainedStep(
     capability.task,
     capability.lease,
     capability.step,
-    capability.plugin,
     key,
     plugin,
     wanted,
     holder,
     SILENCE_MS,
     MAX_CHAINED_STEPS,
+    capability.plugin,
   ]);
   const begun = v.parse(Begun, raw);
   const id = begun.name ?? capability.step;
