@@ -10,6 +10,7 @@ export default http({
   summary: "Send again all that failed or was held since a time.",
   route: "POST /v1/webhooks/{webhook_id}/recover",
   scope: "webhooks:admin",
+  liveKeyOnly: true,
   needs: ["db", "ring"],
   params: v.object({ webhook_id: idParam("webhook") }),
   body: v.strictObject({

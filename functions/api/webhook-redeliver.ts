@@ -10,6 +10,7 @@ export default http({
   summary: "Send one delivery again.",
   route: "POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
   scope: "webhooks:admin",
+  liveKeyOnly: true,
   needs: ["db", "ring"],
   params: v.object({ webhook_id: idParam("webhook"), delivery_id: idParam("delivery") }),
   replies: { 202: v.strictObject({ delivery_id: v.string(), status: v.literal("pending") }) },

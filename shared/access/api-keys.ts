@@ -162,16 +162,23 @@ export interface EndedKey {
   generation: string;
 }
 
-/** Revokes; a key that is revoked already stays as it is. Null when the tenant has no such key; `over`: the caller's own key is no longer good. */
-export async function revokeApiKey(db: TenantDb, tenantId: TenantId, actor: Caller | "operator", id: KeyId): Promise<EndedKey | "over" | "owners_only" | null> {
+/** Revokes; a key that is revoked already stays as it is. Null when the tenant has no such key; `over`: the caller's own key is no longer good; `live`: a test key ends only test keys. */
+export async function revokeApiKey(db: TenantDb, tenantId: TenantId, actor: Caller | "operator", id: KeyId): Promise<EndedKey | "over" | "owners_only" | "live" | null> {
   return db.tenant(tenantId, async (tx) => {
     await lockTenant(tx, tenantId);
-    const key = await tx.selectFrom("api_keys").select(["revoked_at", "user_id"]).where("tenant_id", "=", tenantId).where("id", "=", id).forUpdate().executeTakeFirst();
+    const key = await tx
+      .selectFrom("api_keys")
+      .select(["revoked_at", "user_id", "environment"])
+      .where("tenant_id", "=", tenantId)
+      .where("id", "=", id)
+      .forUpdate()
+      .executeTakeFirst();
     if (!key) return null;
     // Every key may end itself, a second time too.
     if (actor !== "operator" && id !== actor.keyId) {
       const own = await findOwn(tx, actor);
       if (!own) return "over";
+      if (actor.environment === "test" && key.environment === "live") return "live";
       const role = key.user_id === null ? null : await findRole(tx, tenantId, asId("user", key.user_id));
       if (!mayActOn(own.role, role)) return "owners_only";
     }
