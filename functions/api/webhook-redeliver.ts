@@ -18,7 +18,7 @@ export default http({
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, caller, request, db, ring }) {
-    if (!(await redeliver(db, caller.tenantId, params.webhook_id, params.delivery_id))) throw new Refusal("NOT_FOUND", { message: "There is no such delivery." });
+    if (!(await redeliver(db, caller.tenantId, caller, params.webhook_id, params.delivery_id))) throw new Refusal("NOT_FOUND", { message: "There is no such delivery." });
     await ring.webhook(params.webhook_id, request.traceparent);
     return accepted({ delivery_id: publicId("delivery", params.delivery_id), status: "pending" });
   },
