@@ -1,5 +1,6 @@
 -- Why: subscribers hear of every step of a plugin's end, not of the first alone, and a subscription that ends with its plugin is told to the audit log
--- as any other end is.
+-- as any other end is. And what a step left behind writes nothing once the step has ended: not its reads alone are refused, its tickets, files and
+-- reports are too.
 
 -- As in 0017, for every step: the caller takes each step once, under the plugin's lock, so the time of the step makes the notice another one, and a
 -- guide that is changed and changed back is told each time. Those whose subscriptions ended at the sunset hear of what comes after it.
@@ -89,4 +90,124 @@ BEGIN
     UPDATE registry_state SET generation = generation + 1;
     RETURN QUERY SELECT p.name, (SELECT u.status FROM plugins u WHERE u.id = p.id), v_ended, (SELECT r.generation::text FROM registry_state r);
   END LOOP;
+END $$;
+
+-- Whether a step may still write, and the task's row locked when it may: a step ends under that lock too, so it has either ended, and this sees it,
+-- or it ends after the write. Null: not of one step, as the executor's own progress; and what a gateway of the release before still asks. The caller
+-- has entered a role. Two statements, for the second one sees what was committed while the first one waited.
+CREATE FUNCTION hold_step(p_task uuid, p_lease uuid, p_step text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM 1 FROM tasks t WHERE t.id = p_task AND t.lease_token = p_lease AND t.status = 'running' FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN false; END IF;
+  RETURN NOT EXISTS (SELECT FROM task_steps s WHERE s.task_id = p_task AND s.step = p_step);
+END $$;
+
+-- As in 0002, for a step that has not ended.
+DROP FUNCTION append_progress(uuid, uuid, uuid, jsonb);
+CREATE FUNCTION append_progress(p_tenant uuid, p_id uuid, p_lease uuid, p_events jsonb, p_step text DEFAULT NULL)
+RETURNS TABLE (held boolean, cancel_requested boolean) LANGUAGE plpgsql AS $$
+DECLARE v_seq int; v_cancel boolean; v_events int := jsonb_array_length(p_events);
+BEGIN
+  PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
+  IF hold_step(p_id, p_lease, p_step) THEN
+    UPDATE tasks SET event_seq = event_seq + v_events WHERE id = p_id AND lease_token = p_lease AND status = 'running' AND event_seq < 20000
+      RETURNING event_seq, cancel_requested_at IS NOT NULL INTO v_seq, v_cancel;
+  END IF;
+  IF v_seq IS NULL THEN
+    RETURN QUERY SELECT false, false;
+    RETURN;
+  END IF;
+  INSERT INTO task_events (task_id, seq, tenant_id, type, data)
+    SELECT p_id, v_seq - v_events + e.ordinality, p_tenant, e.value->>'type', e.value->'data' FROM jsonb_array_elements(p_events) WITH ORDINALITY e;
+  RETURN QUERY SELECT true, v_cancel;
+END $$;
+
+-- As in 0006, for a step that has not ended.
+CREATE OR REPLACE FUNCTION put_artifact(p_tenant uuid, p_task uuid, p_lease uuid, p_id uuid, p_plugin text, p_name text, p_media_type text, p_size bigint, p_sha256 text,
+  p_key text, p_max int, p_step text DEFAULT 'main') RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE v_id uuid;
+BEGIN
+  PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
+  IF NOT hold_step(p_task, p_lease, p_step) THEN RETURN NULL; END IF;
+  IF (SELECT count(*) FROM artifacts a WHERE a.task_id = p_task AND a.step = p_step AND a.name <> p_name) >= p_max THEN RETURN NULL; END IF;
+  INSERT INTO artifacts AS a (id, tenant_id, task_id, step, plugin_name, name, media_type, size_bytes, sha256, storage_key)
+    VALUES (p_id, p_tenant, p_task, p_step, p_plugin, p_name, p_media_type, p_size, p_sha256, p_key)
+    ON CONFLICT (task_id, step, name) DO UPDATE SET media_type = EXCLUDED.media_type, size_bytes = EXCLUDED.size_bytes, sha256 = EXCLUDED.sha256, storage_key = EXCLUDED.storage_key
+    RETURNING a.id INTO v_id;
+  RETURN v_id;
+END $$;
+
+-- As in 0012, for a step that has not ended.
+DROP FUNCTION create_tickets(uuid, uuid, uuid, text, jsonb);
+CREATE FUNCTION create_tickets(p_tenant uuid, p_task uuid, p_lease uuid, p_plugin text, p_tickets jsonb, p_step text DEFAULT NULL)
+RETURNS TABLE (place int, outcome text, ticket jsonb) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE d record; v_known tickets; v_last int;
+BEGIN
+  PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
+  IF NOT hold_step(p_task, p_lease, p_step) THEN RETURN; END IF;
+  INSERT INTO ticket_counters (tenant_id) VALUES (p_tenant) ON CONFLICT DO NOTHING;
+  SELECT c.last_number INTO v_last FROM ticket_counters c WHERE c.tenant_id = p_tenant FOR UPDATE;
+  FOR d IN
+    SELECT * FROM jsonb_to_recordset(p_tickets) AS r(place int, fingerprint text, title text, description text, type text, priority text, assignee text, team text,
+      component text, labels text[], found_by text, reference text, sla_due_at timestamptz) ORDER BY r.place
+  LOOP
+    SELECT * INTO v_known FROM tickets t WHERE t.tenant_id = p_tenant AND t.fingerprint = d.fingerprint AND (t.status <> 'closed' OR t.source_task = p_task)
+      ORDER BY t.status = 'closed', t.number LIMIT 1;
+    IF FOUND THEN
+      RETURN QUERY SELECT d.place, CASE WHEN v_known.source_task = p_task THEN 'created' ELSE 'known' END, ticket_json(v_known);
+      CONTINUE;
+    END IF;
+    v_last := v_last + 1;
+    INSERT INTO tickets (tenant_id, number, fingerprint, title, description, type, priority, assignee, team, component, labels, source_task, source_plugin,
+        source_reference, sla_due_at)
+      VALUES (p_tenant, v_last, d.fingerprint, d.title, d.description, d.type, d.priority, d.assignee, d.team, d.component, d.labels, p_task,
+        coalesce(d.found_by, p_plugin), d.reference, d.sla_due_at)
+      RETURNING * INTO v_known;
+    INSERT INTO ticket_events (tenant_id, number, type, task_id) VALUES (p_tenant, v_last, 'created', p_task);
+    RETURN QUERY SELECT d.place, 'created', ticket_json(v_known);
+  END LOOP;
+  UPDATE ticket_counters c SET last_number = v_last WHERE c.tenant_id = p_tenant AND c.last_number < v_last;
+END $$;
+
+-- As in 0012, for a step that has not ended.
+DROP FUNCTION change_ticket(uuid, uuid, uuid, int, jsonb);
+CREATE FUNCTION change_ticket(p_tenant uuid, p_task uuid, p_lease uuid, p_number int, p_change jsonb, p_step text DEFAULT NULL)
+RETURNS TABLE (outcome text, ticket jsonb) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE t tickets; v_next tickets; v_note text := p_change->>'note'; v_delta jsonb;
+BEGIN
+  PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
+  IF NOT hold_step(p_task, p_lease, p_step) THEN RETURN; END IF;
+  -- Whoever opens a ticket waits for those who file: both ask whether the issue has another one.
+  IF p_change->>'status' = 'open' THEN PERFORM 1 FROM ticket_counters c WHERE c.tenant_id = p_tenant FOR UPDATE; END IF;
+  SELECT * INTO t FROM tickets k WHERE k.tenant_id = p_tenant AND k.number = p_number FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN QUERY SELECT 'unknown', NULL::jsonb;
+    RETURN;
+  END IF;
+  v_delta := p_change - 'note';
+  v_next := jsonb_populate_record(t, v_delta);
+  IF t.status = 'closed' AND v_next.status NOT IN ('closed', 'open') THEN
+    RETURN QUERY SELECT 'reopen_first', ticket_json(t);
+    RETURN;
+  END IF;
+  IF t.status = 'closed' AND v_next.status = 'open' AND EXISTS (SELECT FROM tickets k WHERE k.tenant_id = p_tenant AND k.fingerprint = t.fingerprint AND k.status <> 'closed') THEN
+    RETURN QUERY SELECT 'taken', ticket_json(t);
+    RETURN;
+  END IF;
+  IF v_next IS DISTINCT FROM t THEN
+    UPDATE tickets k SET status = v_next.status, assignee = v_next.assignee, team = v_next.team, priority = v_next.priority, component = v_next.component,
+        type = v_next.type, labels = v_next.labels, sla_due_at = v_next.sla_due_at, updated_at = now(),
+        resolved_at = CASE WHEN v_next.status IN ('resolved', 'closed') THEN coalesce(t.resolved_at, now()) END
+      WHERE k.tenant_id = p_tenant AND k.number = p_number RETURNING * INTO v_next;
+    INSERT INTO ticket_events (tenant_id, number, type, data, task_id) VALUES (p_tenant, p_number, 'changed', v_delta, p_task);
+  END IF;
+  IF v_note IS NOT NULL AND NOT EXISTS (SELECT FROM ticket_events e WHERE e.tenant_id = p_tenant AND e.number = p_number AND e.task_id = p_task
+      AND e.type = 'noted' AND e.data->>'text' = v_note) THEN
+    INSERT INTO ticket_events (tenant_id, number, type, data, task_id) VALUES (p_tenant, p_number, 'noted', jsonb_build_object('text', v_note), p_task);
+  END IF;
+  -- A later attempt finds its own work done: to its reader that is a change.
+  RETURN QUERY SELECT CASE WHEN EXISTS (SELECT FROM ticket_events e WHERE e.tenant_id = p_tenant AND e.number = p_number AND e.task_id = p_task AND e.type <> 'created')
+    THEN 'changed' ELSE 'unchanged' END, ticket_json(v_next);
 END $$;
