@@ -211,3 +211,38 @@ BEGIN
   RETURN QUERY SELECT CASE WHEN EXISTS (SELECT FROM ticket_events e WHERE e.tenant_id = p_tenant AND e.number = p_number AND e.task_id = p_task AND e.type <> 'created')
     THEN 'changed' ELSE 'unchanged' END, ticket_json(v_next);
 END $$;
+
+-- As in 0019, and says whether the fallback is on its way out, for its results have to.
+DROP FUNCTION lock_fallback(uuid, uuid, uuid, text, text);
+CREATE FUNCTION lock_fallback(p_tenant uuid, p_task uuid, p_lease uuid, p_step text, p_plugin text)
+RETURNS TABLE (plugin text, version text, endpoint text, manifest jsonb, config jsonb, status text, sunset_at timestamptz, migration_guide_url text) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE t record; v_locked jsonb; v_found record; v_total int;
+BEGIN
+  PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
+  SELECT k.fallbacks -> p_step AS locked, k.environment, k.reserved_period INTO t FROM tasks k
+    WHERE k.id = p_task AND k.lease_token = p_lease AND k.status = 'running' FOR NO KEY UPDATE;
+  IF NOT FOUND THEN RETURN; END IF;
+
+  v_locked := t.locked;
+  IF v_locked IS NULL THEN
+    SELECT pv.version, s.quota_limit, s.overage_enabled INTO v_found
+      FROM plugins p JOIN plugin_versions pv ON pv.plugin_id = p.id JOIN subscriptions s ON s.plugin_id = p.id AND s.tenant_id = p_tenant AND s.ended_at IS NULL
+      WHERE p.name = p_plugin AND p.status IN ('active', 'deprecated') AND pv.status IN ('active', 'deprecated')
+      ORDER BY pv.version_sort[4] DESC, pv.version_sort DESC LIMIT 1;
+    IF NOT FOUND THEN RETURN; END IF;
+    v_locked := jsonb_build_object('plugin', p_plugin, 'version', v_found.version);
+    IF t.reserved_period IS NOT NULL THEN
+      v_total := reserve_executions(p_tenant, p_plugin, t.environment, t.reserved_period, 1, v_found.quota_limit, v_found.overage_enabled);
+      IF v_total IS NULL THEN RETURN; END IF;
+      v_locked := v_locked || jsonb_build_object('period', t.reserved_period);
+    END IF;
+    UPDATE tasks k SET fallbacks = coalesce(k.fallbacks, '{}') || jsonb_build_object(p_step, v_locked) WHERE k.id = p_task;
+  END IF;
+
+  RETURN QUERY
+    SELECT p.name, pv.version, pv.endpoint, pv.manifest, coalesce(c.config, '{}'), p.status, p.sunset_at, p.migration_guide_url
+    FROM plugins p JOIN plugin_versions pv ON pv.plugin_id = p.id AND pv.version = v_locked ->> 'version'
+    LEFT JOIN tenant_plugin_config c ON c.tenant_id = p_tenant AND c.plugin_id = p.id
+    WHERE p.name = p_plugin AND p.name = v_locked ->> 'plugin';
+END $$;
