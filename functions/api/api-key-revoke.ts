@@ -24,6 +24,9 @@ export default http({
   async handle({ params, query, caller, db, redis, signals }) {
     const revoked = await revokeApiKey(db, caller.tenantId, caller, params.id);
     if (!revoked) throw new Refusal("NOT_FOUND", { message: "There is no such key." });
+    if (revoked === "over") throw new Refusal("AUTH_INVALID");
+    if (revoked === "live") throw new Refusal("FORBIDDEN_SCOPE", { message: "A test key can only revoke test keys." });
+    if (revoked === "owners_only") throw new Refusal("FORBIDDEN_SCOPE", { message: "Only an owner can revoke an owner's key." });
     await tellCaches(redis, caller.tenantId, revoked.generation, "The key is revoked");
     if (query.cascade === "true" && !(await cancelTasksOfKey(db, signals, caller.tenantId, params.id)))
       throw new Refusal("SERVICE_UNAVAILABLE", { message: "The key is revoked, and many of its tasks are cancelled. Send the call again for the rest.", retryAfterSec: 1 });

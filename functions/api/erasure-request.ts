@@ -18,7 +18,7 @@ export default http({
   body: v.strictObject({ user_id: idParam("user") }),
   replies: { 202: ErasureView },
   documented: {
-    guard: `${GUARD} The user's keys are revoked with the answer, the one that asked among them.`,
+    guard: `${GUARD} An owner is erased by themself or another owner only. The user's keys are revoked with the answer, the one that asked among them.`,
     refusals: ["NOT_FOUND", "CONFLICT"],
     replyHeaders: { Location: "Where the certificate will be." },
   },
@@ -28,6 +28,8 @@ export default http({
     mayActFor(caller, body.user_id);
     const erasure = await requestErasure(db, caller.tenantId, body.user_id, caller);
     if (!erasure) throw new Refusal("NOT_FOUND", { message: "There is no such user." });
+    if (erasure === "over") throw new Refusal("AUTH_INVALID");
+    if (erasure === "owners_only") throw new Refusal("FORBIDDEN_SCOPE", { message: "Only an owner can have an owner erased." });
     if (erasure === "last_owner") throw new Refusal("CONFLICT", { message: "This user is the tenant's only owner: make somebody else an owner first." });
     FAILPOINT: await failpoint("erasure.after_commit");
     // A cache that cannot be told now is told before anything is deleted.

@@ -10,6 +10,7 @@ export default http({
   summary: "Delete a document and its passages.",
   route: "DELETE /v1/knowledge/{document_id}",
   scope: "knowledge:write",
+  liveKeyOnly: true,
   needs: ["db"],
   params: v.object({ document_id: idParam("document") }),
   replies: { 204: null },

@@ -16,6 +16,7 @@ export default http({
   summary: "Add a document to the organisation's knowledge.",
   route: "POST /v1/knowledge",
   scope: "knowledge:write",
+  liveKeyOnly: true,
   needs: ["db", "ring"],
   maxBodyBytes: 5 * 1024 * 1024,
   memoryMib: 512,

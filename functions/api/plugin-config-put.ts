@@ -12,6 +12,7 @@ export default http({
   summary: "Replace your configuration of a plugin; the next task gets it.",
   route: "PUT /v1/plugins/{name}/config",
   scope: "plugins:admin",
+  liveKeyOnly: true,
   needs: ["db", "redis"],
   params: v.object({ name: PluginName }),
   headers: { "If-Match": 'The version that is to be replaced, as GET gives it in `ETag`; `"0"` where nothing was set. Without it the last one wins.' },

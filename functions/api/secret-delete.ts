@@ -10,6 +10,7 @@ export default http({
   summary: "Delete a secret of a plugin.",
   route: "DELETE /v1/plugins/{name}/secrets/{secret_name}",
   scope: "secrets:admin",
+  liveKeyOnly: true,
   needs: ["db"],
   params: v.object({ name: PluginName, secret_name: SecretName }),
   replies: { 204: null },

@@ -13,6 +13,7 @@ export default http({
   summary: "Set or replace a secret of a plugin; it can be written, not read.",
   route: "PUT /v1/plugins/{name}/secrets/{secret_name}",
   scope: "secrets:admin",
+  liveKeyOnly: true,
   needs: ["db", "redis", "secrets"],
   params: v.object({ name: PluginName, secret_name: SecretName }),
   body: v.strictObject({

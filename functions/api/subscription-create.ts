@@ -19,6 +19,7 @@ export default http({
   summary: "Subscribe to a plugin.",
   route: "POST /v1/subscriptions",
   scope: "billing:admin",
+  liveKeyOnly: true,
   needs: ["db", "settings"],
   body: NewSubscription,
   replies: { 201: SubscriptionView },

@@ -10,6 +10,7 @@ export default http({
   summary: "End a subscription at once; tasks that were admitted finish.",
   route: "DELETE /v1/subscriptions/{subscription_id}",
   scope: "billing:admin",
+  liveKeyOnly: true,
   needs: ["db"],
   params: v.object({ subscription_id: idParam("subscription") }),
   replies: { 204: null },

@@ -10,6 +10,7 @@ export default http({
   summary: "Add a user with a role.",
   route: "POST /v1/users",
   scope: "users:admin",
+  liveKeyOnly: true,
   needs: ["db"],
   body: v.strictObject({ email: v.pipe(Email, v.metadata({ examples: ["developer@example.com"] })), role: v.optional(Role, "developer") }),
   replies: { 201: UserView },

@@ -12,6 +12,7 @@ export default http({
   summary: "Remove a user; the user's keys end at once.",
   route: "DELETE /v1/users/{id}",
   scope: "users:admin",
+  liveKeyOnly: true,
   needs: ["db", "redis"],
   params: v.object({ id: idParam("user") }),
   replies: { 204: null },

@@ -13,6 +13,7 @@ export default http({
   summary: "Change a user's role or address; keys lose at once what a lower role does not allow.",
   route: "PATCH /v1/users/{id}",
   scope: "users:admin",
+  liveKeyOnly: true,
   needs: ["db", "redis"],
   params: v.object({ id: idParam("user") }),
   body: v.pipe(

@@ -11,6 +11,7 @@ export default http({
   summary: "Register an endpoint for events; its signing secret is shown once.",
   route: "POST /v1/webhooks",
   scope: "webhooks:admin",
+  liveKeyOnly: true,
   needs: ["db", "keyRing", "egress"],
   body: v.strictObject({ url: WebhookUrl, events: WebhookEvents, description: v.optional(WebhookDescription, "") }),
   replies: { 201: WebhookWithSecret },

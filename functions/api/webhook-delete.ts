@@ -10,6 +10,7 @@ export default http({
   summary: "Delete an endpoint and its deliveries.",
   route: "DELETE /v1/webhooks/{webhook_id}",
   scope: "webhooks:admin",
+  liveKeyOnly: true,
   needs: ["db"],
   params: v.object({ webhook_id: idParam("webhook") }),
   replies: { 204: null },

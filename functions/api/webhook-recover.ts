@@ -10,6 +10,7 @@ export default http({
   summary: "Send again all that failed or was held since a time.",
   route: "POST /v1/webhooks/{webhook_id}/recover",
   scope: "webhooks:admin",
+  liveKeyOnly: true,
   needs: ["db", "ring"],
   params: v.object({ webhook_id: idParam("webhook") }),
   body: v.strictObject({
@@ -26,7 +27,7 @@ export default http({
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, body, caller, request, db, ring }) {
-    const recovered = await recoverSince(db, caller.tenantId, params.webhook_id, body.since);
+    const recovered = await recoverSince(db, caller.tenantId, caller, params.webhook_id, body.since);
     if (recovered === null) throw new Refusal("NOT_FOUND", { message: "There is no such webhook." });
     if (recovered > 0) await ring.webhook(params.webhook_id, request.traceparent);
     return accepted({ recovered });

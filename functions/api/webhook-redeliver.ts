@@ -10,6 +10,7 @@ export default http({
   summary: "Send one delivery again.",
   route: "POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
   scope: "webhooks:admin",
+  liveKeyOnly: true,
   needs: ["db", "ring"],
   params: v.object({ webhook_id: idParam("webhook"), delivery_id: idParam("delivery") }),
   replies: { 202: v.strictObject({ delivery_id: v.string(), status: v.literal("pending") }) },
@@ -17,7 +18,7 @@ export default http({
   scale: { min: 0, max: 5, concurrency: 80 },
 
   async handle({ params, caller, request, db, ring }) {
-    if (!(await redeliver(db, caller.tenantId, params.webhook_id, params.delivery_id))) throw new Refusal("NOT_FOUND", { message: "There is no such delivery." });
+    if (!(await redeliver(db, caller.tenantId, caller, params.webhook_id, params.delivery_id))) throw new Refusal("NOT_FOUND", { message: "There is no such delivery." });
     await ring.webhook(params.webhook_id, request.traceparent);
     return accepted({ delivery_id: publicId("delivery", params.delivery_id), status: "pending" });
   },

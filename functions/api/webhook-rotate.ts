@@ -14,6 +14,7 @@ export default http({
   summary: "Replace an endpoint's signing secret; the old one signs too for a grace period of 24 hours unless said.",
   route: "POST /v1/webhooks/{webhook_id}/rotate",
   scope: "webhooks:admin",
+  liveKeyOnly: true,
   needs: ["db", "keyRing"],
   params: v.object({ webhook_id: idParam("webhook") }),
   body: v.strictObject({ grace_seconds: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(MAX_GRACE_SEC)), GRACE_SEC) }),

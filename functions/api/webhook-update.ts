@@ -11,6 +11,7 @@ export default http({
   summary: "Change an endpoint's address, events or description; disable or enable it.",
   route: "PATCH /v1/webhooks/{webhook_id}",
   scope: "webhooks:admin",
+  liveKeyOnly: true,
   needs: ["db", "egress"],
   params: v.object({ webhook_id: idParam("webhook") }),
   body: v.strictObject({

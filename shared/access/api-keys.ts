@@ -5,10 +5,11 @@ import * as v from "valibot";
 import type { PlatformDb, TenantDb, Tx } from "../db/database.ts";
 import { asId, type KeyId, newId, publicId, type TenantId, type UserId } from "../ids.ts";
 import { type MintedKey, mintApiKey } from "./api-key.ts";
-import { type AuditActor, recordAudit } from "./audit-log.ts";
+import { recordAudit } from "./audit-log.ts";
 import { type Caller, Environment, Scope } from "./caller.ts";
 import { readGeneration } from "./key-cache.ts";
 import { mayActOn, Role, scopesOf } from "./roles.ts";
+import { lockTenant } from "./tenant-lock.ts";
 
 const Row = v.object({
   id: v.string(),
@@ -161,11 +162,26 @@ export interface EndedKey {
   generation: string;
 }
 
-/** Revokes; a key that is revoked already stays as it is. Null when the tenant has no such key. */
-export async function revokeApiKey(db: TenantDb, tenantId: TenantId, actor: AuditActor, id: KeyId): Promise<EndedKey | null> {
+/** Revokes; a key that is revoked already stays as it is. Null when the tenant has no such key; `over`: the caller's own key is no longer good; `live`: a test key ends only test keys. */
+export async function revokeApiKey(db: TenantDb, tenantId: TenantId, actor: Caller | "operator", id: KeyId): Promise<EndedKey | "over" | "owners_only" | "live" | null> {
   return db.tenant(tenantId, async (tx) => {
-    const key = await tx.selectFrom("api_keys").select("revoked_at").where("tenant_id", "=", tenantId).where("id", "=", id).forUpdate().executeTakeFirst();
+    await lockTenant(tx, tenantId);
+    const key = await tx
+      .selectFrom("api_keys")
+      .select(["revoked_at", "user_id", "environment"])
+      .where("tenant_id", "=", tenantId)
+      .where("id", "=", id)
+      .forUpdate()
+      .executeTakeFirst();
     if (!key) return null;
+    // Every key may end itself, a second time too.
+    if (actor !== "operator" && id !== actor.keyId) {
+      const own = await findOwn(tx, actor);
+      if (!own) return "over";
+      if (actor.environment === "test" && key.environment === "live") return "live";
+      const role = key.user_id === null ? null : await findRole(tx, tenantId, asId("user", key.user_id));
+      if (!mayActOn(own.role, role)) return "owners_only";
+    }
     if (key.revoked_at === null) {
       await tx.updateTable("api_keys").set({ revoked_at: sql<Date>`now()` }).where("tenant_id", "=", tenantId).where("id", "=", id).execute();
       await recordAudit(tx, tenantId, { actor, action: "key.revoked", targetType: "key", targetId: publicId("key", id) });
@@ -181,6 +197,7 @@ export async function revokeApiKey(db: TenantDb, tenantId: TenantId, actor: Audi
 export async function rotateApiKey(db: TenantDb, caller: Caller, id: KeyId, graceSec: number): Promise<(Minted & EndedKey & { oldKeyEnds: Date }) | "over" | "excess" | null> {
   const { tenantId } = caller;
   return db.tenant(tenantId, async (tx) => {
+    await lockTenant(tx, tenantId);
     const old = await tx
       .selectFrom("api_keys")
       .select([...COLUMNS, "rotated_to"])

@@ -27,6 +27,8 @@ export const AUDIT_ACTIONS = [
   "webhook.deleted",
   "webhook.secret_rotated",
   "webhook.disabled",
+  "webhook.redelivered",
+  "webhook.recovered",
   "subscription.created",
   "subscription.updated",
   "subscription.ended",

@@ -2,6 +2,7 @@
  * Statements on a tenant's users. Whoever changes users or roles holds the lock on the tenant's row, so that two who act at once see each
  * other: of two last owners who remove one another, one stays.
  */
+import { sql } from "kysely";
 import * as v from "valibot";
 import type { TenantDb, Tx } from "../db/database.ts";
 import { newId, publicId, type TenantId, type UserId } from "../ids.ts";
@@ -10,6 +11,7 @@ import { recordAudit } from "./audit-log.ts";
 import type { Caller, Scope } from "./caller.ts";
 import { readGeneration } from "./key-cache.ts";
 import { mayActOn, Role, scopesOf } from "./roles.ts";
+import { lockTenant } from "./tenant-lock.ts";
 
 const Row = v.object({ id: v.string(), email: v.string(), role: Role, created_at: v.date() });
 export type UserRow = v.InferOutput<typeof Row>;
@@ -29,7 +31,7 @@ export type NotDone = { why: "over" } | { why: "owners_only" } | { why: "taken" 
 
 /** The role of whoever acts, once nobody else can change roles. */
 async function begin(tx: Tx, caller: Caller): Promise<{ role: Role | null } | null> {
-  await tx.selectFrom("tenants").select("id").where("id", "=", caller.tenantId).forNoKeyUpdate().execute();
+  await lockTenant(tx, caller.tenantId);
   return findOwn(tx, caller);
 }
 
@@ -89,9 +91,11 @@ function readUser(tx: Tx, tenantId: TenantId, id: UserId) {
   return tx.selectFrom("users").select(COLUMNS).where("tenant_id", "=", tenantId).where("id", "=", id).executeTakeFirst();
 }
 
-async function isLastOwner(tx: Tx, tenantId: TenantId, id: UserId): Promise<boolean> {
-  const other = await tx.selectFrom("users").select("id").where("tenant_id", "=", tenantId).where("role", "=", "owner").where("id", "<>", id).limit(1).executeTakeFirst();
-  return other === undefined;
+/** Under the tenant's lock. Owners whose erasure is under way are not counted: their keys are revoked, and soon they are gone. */
+export async function isLastOwner(tx: Tx, tenantId: TenantId, id: UserId): Promise<boolean> {
+  const other = await sql`SELECT FROM users u WHERE u.tenant_id = ${tenantId} AND u.role = 'owner' AND u.id <> ${id}
+    AND NOT EXISTS (SELECT FROM erasure_requests e WHERE e.user_id = u.id) LIMIT 1`.execute(tx);
+  return other.rows.length === 0;
 }
 
 /** What changed holds for the user's keys once the caches know the generation. */

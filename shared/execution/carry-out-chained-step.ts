@@ -12,6 +12,7 @@ import { stepContext } from "./assemble-context.ts";
 import type { Begun } from "./begin-chained-step.ts";
 import { holdChainedStep } from "./chained-hold.ts";
 import type { ClaimedStep } from "./claim-task.ts";
+import { withEnding } from "./plugin-ending.ts";
 import { type Prepared, runStep, type StepEnding, type StepRunner } from "./run-step.ts";
 import { type StepRecord, stepRecord, stepRow } from "./step-record.ts";
 import { storedOutput } from "./stored-output.ts";
@@ -122,7 +123,8 @@ async function recordOf(
   ending: Extract<StepEnding, { kind: "output" | "failed" }>,
   { latencyMs, redact }: { latencyMs: number; redact: (text: string) => string },
 ): Promise<StepRecord> {
-  const output = ending.output && (await storedOutput(runner.db, claim, step, ending.output, { warnings: [], latencyMs, redact }));
+  const by = ending.kind === "output" ? { ...step, ...ending.answeredBy } : step;
+  const output = ending.output && withEnding(await storedOutput(runner.db, claim, by, ending.output, { warnings: [], latencyMs, redact }), step);
   if (ending.kind === "failed") return stepRecord(step, "failed", { output, error: ending.error, latencyMs });
-  return stepRecord({ ...step, ...ending.answeredBy }, ending.output.status === "partial" ? "partial" : "success", { output, latencyMs });
+  return stepRecord(by, ending.output.status === "partial" ? "partial" : "success", { output, latencyMs });
 }

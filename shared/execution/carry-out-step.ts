@@ -84,7 +84,7 @@ export async function carryOutStep(
   // What a fallback gave is its own: the record, and with it the usage, names it.
   const by = ending.kind === "output" && ending.answeredBy ? { ...step, ...ending.answeredBy } : step;
   const output =
-    ending.output && (await storedOutput(carrier.db, claim, step, ending.output, { warnings: [...context.warnings, ...handed.warnings], latencyMs, redact: redactor(revealed) }));
+    ending.output && (await storedOutput(carrier.db, claim, by, ending.output, { warnings: [...context.warnings, ...handed.warnings], latencyMs, redact: redactor(revealed) }));
   if (ending.kind === "failed") return { kind: "record", record: stepRecord(step, "failed", { output, error: ending.error, latencyMs }) };
   return { kind: "record", record: stepRecord(by, ending.output.status === "partial" ? "partial" : "success", { output, latencyMs }) };
 }

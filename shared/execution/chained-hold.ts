@@ -40,7 +40,7 @@ export async function holdChainedStep(db: TenantDb, signals: Signals, { capabili
       if (cancel_requested) return controller.abort(new CancelRequested());
       sureUntil = askedAt + SURE_FOR_MS;
       if (events.length === 0) return;
-      await db.call("SELECT held FROM append_progress($1, $2, $3, $4)", [tenant, task, token, JSON.stringify(events)]);
+      await db.call("SELECT held FROM append_progress($1, $2, $3, $4, $5)", [tenant, task, token, JSON.stringify(events), step]);
       await signals.taskProgressed(task);
     } catch {
       // Progress may be lost; whether the hold stands, the clock decides.

@@ -4,10 +4,11 @@
  */
 import * as v from "valibot";
 import type { TenantDb } from "../db/database.ts";
+import { endingOf, Life } from "../registry/plugin-versions.ts";
 import { Manifest } from "../sdk/src/manifest.ts";
 import type { Claim, ClaimedStep } from "./claim-task.ts";
 
-const Row = v.object({ plugin: v.string(), version: v.string(), endpoint: v.string(), manifest: Manifest, config: v.record(v.string(), v.unknown()) });
+const Row = v.object({ plugin: v.string(), version: v.string(), endpoint: v.string(), manifest: Manifest, config: v.record(v.string(), v.unknown()), ...Life.entries });
 
 /**
  * The step for the fallback, at the version that the task is locked to from its first use on. Null: the manifest names none, the
@@ -17,5 +18,7 @@ export async function fallbackOf(db: TenantDb, claim: Claim, step: ClaimedStep):
   const { fallback } = step.manifest;
   if (fallback === null || fallback === step.plugin) return null;
   const [row] = await db.call("SELECT * FROM lock_fallback($1, $2, $3, $4, $5)", [claim.tenantId, claim.taskId, claim.leaseToken, step.id, fallback]);
-  return row ? { ...step, ending: null, ...v.parse(Row, row) } : null;
+  if (!row) return null;
+  const { plugin, version, endpoint, manifest, config, ...life } = v.parse(Row, row);
+  return { ...step, plugin, version, endpoint, manifest, config, ending: endingOf(life) };
 }

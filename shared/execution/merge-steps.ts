@@ -1,11 +1,12 @@
 /** What a task comes to when its steps have ended: of one step exactly what that gave, of several their parts under one roof. */
-import type { StoredError, StoredResult } from "../tasks/task-view.ts";
+import type { StoredError, StoredResult, TaskResult } from "../tasks/task-view.ts";
 import type { Claim } from "./claim-task.ts";
+import { withEnding } from "./plugin-ending.ts";
 import { hasSucceeded, type StepRecord } from "./step-record.ts";
 
 export interface TaskOutcome {
   status: "success" | "partial" | "failed" | "cancelled";
-  result: StoredResult | null;
+  result: TaskResult | null;
   error: StoredError | null;
 }
 
@@ -13,7 +14,16 @@ export interface TaskOutcome {
 const MAX_MERGED_CHARS = 16 * 1024 * 1024;
 
 /** `steps`: in the plan's order, each with its record. */
-export function mergeSteps({ steps: plan }: Pick<Claim, "steps">, steps: readonly StepRecord[]): TaskOutcome {
+export function mergeSteps(claim: Pick<Claim, "steps">, steps: readonly StepRecord[]): TaskOutcome {
+  const { steps: plan } = claim;
+  const outcome = merged(claim, steps);
+  // A task that failed without an answer has this to say all the same.
+  return plan.every(({ ending }) => ending === null)
+    ? outcome
+    : { ...outcome, result: plan.reduce<TaskResult>((result, step) => withEnding(result, step, plan.length === 1 ? undefined : step.id), outcome.result ?? {}) };
+}
+
+function merged({ steps: plan }: Pick<Claim, "steps">, steps: readonly StepRecord[]): TaskOutcome {
   const [first] = steps;
   if (plan.length === 1 && first && first.status !== "skipped") return { status: first.status, result: first.output, error: first.error };
 

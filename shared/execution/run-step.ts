@@ -31,7 +31,7 @@ export interface StepRunner extends PluginCaller {
 
 export type StepEnding =
   /** `answeredBy`: the fallback, whose execution this is. */
-  | { kind: "output"; output: OutputEnvelope; answeredBy?: { plugin: string; version: string } }
+  | { kind: "output"; output: OutputEnvelope; answeredBy?: Pick<ClaimedStep, "plugin" | "version" | "manifest" | "ending"> }
   | { kind: "failed"; error: StoredError; output: OutputEnvelope | null }
   | { kind: "cancelled" }
   | { kind: "lost" }
@@ -70,7 +70,8 @@ export async function runStep(runner: StepRunner, claim: Claim, step: ClaimedSte
   const other = await runPlugin(runner, claim, fallback, lease, stopping, prepare);
   if (other.kind === "output") {
     const message = `${step.plugin} ${step.version} could not answer (${why}); ${fallback.plugin} ${fallback.version} did.`;
-    return { kind: "output", output: withWarnings(other.output, [{ code: "FALLBACK_USED", message }]), answeredBy: { plugin: fallback.plugin, version: fallback.version } };
+    const { plugin, version, manifest, ending } = fallback;
+    return { kind: "output", output: withWarnings(other.output, [{ code: "FALLBACK_USED", message }]), answeredBy: { plugin, version, manifest, ending } };
   }
   // Where the fallback does not help either, what is said and done is the first plugin's.
   return other.kind === "lost" || other.kind === "cancelled" || stopping.aborted ? other : own;

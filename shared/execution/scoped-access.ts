@@ -123,11 +123,12 @@ const ReportRow = v.object({ held: v.boolean(), cancel_requested: v.boolean() })
 
 /** Appends one progress event; true when the plugin should stop. */
 export async function appendReport(db: TenantDb, capability: Capability, report: { node: string; message: string }): Promise<boolean> {
-  const [row] = await db.call("SELECT held, cancel_requested FROM append_progress($1, $2, $3, $4)", [
+  const [row] = await db.call("SELECT held, cancel_requested FROM append_progress($1, $2, $3, $4, $5)", [
     capability.tenant,
     capability.task,
     capability.lease,
     JSON.stringify([{ type: "report", data: { step: capability.step, ...report } }]),
+    capability.step,
   ]);
   const { held, cancel_requested } = v.parse(ReportRow, row);
   if (!held) throw new Refusal("CONFLICT", { message: "This execution is over; its capability ended with it." });

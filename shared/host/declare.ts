@@ -102,6 +102,12 @@ export interface HttpFunction<N extends readonly Need[] = readonly Need[], P = S
    * token and keeps the route off the public gateway.
    */
   scope: Scope | "any" | "public" | "service";
+  /**
+   * Refuses test keys. A test key lies in scripts and on laptops, so whoever pays expects of it that it costs nothing and harms nothing: it runs
+   * tasks, reads, and makes, rotates and revokes test keys. Users, subscriptions, webhooks, configuration, secrets and documents are one for both
+   * environments: a change of them would reach the bill, the live keys, or what live work runs with and where its results are sent.
+   */
+  liveKeyOnly?: true;
   params?: P;
   query?: Q;
   body?: B;

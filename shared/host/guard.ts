@@ -30,6 +30,10 @@ export function checkScope(caller: Caller, scope: Scope): void {
   if (!caller.scopes.includes(scope)) throw new Refusal("FORBIDDEN_SCOPE", { message: `This call needs a key with the scope ${scope}.`, details: { required_scope: scope } });
 }
 
+export function checkEnvironment(caller: Caller): void {
+  if (caller.environment === "test") throw new Refusal("FORBIDDEN_SCOPE", { message: "A test key changes nothing that live work shares; this call needs a live key." });
+}
+
 export function checkRate(rate: RateState, caller: Caller, metrics: Metrics): void {
   if (rate.admitted) return;
   metrics.rateLimitHits.inc({ tenant_id: caller.tenantId });

@@ -9,7 +9,7 @@ import type { LogFields } from "../telemetry/log.ts";
 import { childOf, parentOf, traceIdOf, traceparentOf } from "../telemetry/trace.ts";
 import { required } from "./config.ts";
 import type { HttpFunction, Reply, RequestInfo, Schema } from "./declare.ts";
-import { authenticate, checkRate, checkScope, checkServiceToken, rateHeaders } from "./guard.ts";
+import { authenticate, checkEnvironment, checkRate, checkScope, checkServiceToken, rateHeaders } from "./guard.ts";
 import { checkContentType, parseJson, readBytes } from "./request-body.ts";
 import { requestEnded } from "./request-span.ts";
 import { finishWithBody } from "./response-body.ts";
@@ -45,6 +45,7 @@ export function httpHandler(fn: HttpFunction, runtime: Runtime): (request: Reque
         limitHeaders = rateHeaders(admission.rate, Date.now());
         checkRate(admission.rate, caller, runtime.metrics);
         if (fn.scope !== "any") checkScope(caller, fn.scope);
+        if (fn.liveKeyOnly) checkEnvironment(caller);
       }
       const params = fn.params ? parseParams(fn.params, rawParams) : undefined;
       const query = fn.query ? parseQuery(fn.query, request.url) : undefined;

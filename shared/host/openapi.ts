@@ -188,7 +188,7 @@ function operation(fn: HttpFunction, path: string, convert: Convert): Operation 
     operationId: fn.name,
     tags: [tagOf(path).name],
     summary: fn.summary.replace(/\.$/, ""),
-    description: fn.documented?.guard ?? (needsKey ? `Needs a key with the scope \`${fn.scope}\`.` : "Needs no key."),
+    description: fn.documented?.guard ?? (needsKey ? `Needs a ${fn.liveKeyOnly ? "live " : ""}key with the scope \`${fn.scope}\`.` : "Needs no key."),
     security: needsKey ? [{ apiKey: fn.scope === "any" ? [] : [fn.scope] }] : [],
     ...(parameters.length > 0 ? { parameters } : {}),
     ...(fn.body

@@ -16,6 +16,7 @@ import type { Telemetry } from "../telemetry/domain-events.ts";
 import { eraseCaches } from "./erase-caches.ts";
 import { eraseArtifacts, eraseOrphans, uploadsSettleInMs } from "./erase-objects.ts";
 import { childrenOf, countRows, eraseRows, type PersonalTable, TASK_TABLES, USER_TABLES } from "./erase-rows.ts";
+import { eraseTicketChanges } from "./erase-ticket-changes.ts";
 import { beginAgain, claimErasure, completeErasure, type ErasureClaim, eraseBatch, LeaseLost, markDone, putOffErasure, revokeKeys } from "./erasure-ledger.ts";
 import { inPages, listSubject } from "./subject-items.ts";
 import { putTombstone } from "./tombstones.ts";
@@ -124,8 +125,16 @@ const STORES: readonly [string, Erase][] = [
   ["caches", ({ db, redis }, claim) => eraseCaches(db, redis, claim)],
   ...USER_TABLES.map(ofUser),
   ["artifacts", ({ db, storage }, claim) => eraseFiles(db, storage, claim)],
-  ...TASK_TABLES.filter(({ name }) => name !== "artifacts").map(ofTasks),
+  ...TASK_TABLES.filter(({ name }) => name !== "artifacts").flatMap(
+    (table) => (table.name === "ticket_events" ? [["tickets_of_others", eraseFromTickets], ofTasks(table)] : [ofTasks(table)]) satisfies [string, Erase][],
+  ),
 ];
+
+/** After the subject's own tickets, so that only those of others are counted. */
+async function eraseFromTickets({ db }: Eraser, claim: ErasureClaim): Promise<void> {
+  for await (const ids of inPages(db, claim, "task", TASKS))
+    await eraseBatch(db, claim, async (tx) => ({ counts: { tickets_of_others: await eraseTicketChanges(tx, claim.tenantId, ids) }, result: undefined }));
+}
 
 async function eraseFiles(db: PlatformDb, storage: ObjectStore, claim: ErasureClaim): Promise<void> {
   for await (const ids of inPages(db, claim, "task", TASKS)) await eraseArtifacts(db, storage, claim, ids);

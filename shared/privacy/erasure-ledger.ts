@@ -2,8 +2,13 @@
 
 import { sql } from "kysely";
 import * as v from "valibot";
-import { type AuditActor, recordAudit } from "../access/audit-log.ts";
+import { findOwn } from "../access/api-keys.ts";
+import { recordAudit } from "../access/audit-log.ts";
+import type { Caller } from "../access/caller.ts";
 import { readGeneration } from "../access/key-cache.ts";
+import { mayActOn, Role } from "../access/roles.ts";
+import { lockTenant } from "../access/tenant-lock.ts";
+import { isLastOwner } from "../access/users.ts";
 import type { PlatformDb, TenantDb, Tx } from "../db/database.ts";
 import { asId, type ErasureId, newId, publicId, type TenantId, type UserId } from "../ids.ts";
 
@@ -31,21 +36,32 @@ export interface RequestedErasure {
   generation: string | null;
 }
 
+/** Why nobody is forgotten. */
+type NotRequested = "over" | "owners_only" | "last_owner";
+
 /**
  * Notes the request and revokes the user's keys, in one transaction, before anything is deleted. The same user again, or at once, is the same
- * erasure, also when it is over. Null: the tenant has no such user and had none that was erased.
+ * erasure, also when it is over. Null: the tenant has no such user and had none that was erased. `over`: the caller's own key is no longer good.
  */
-export async function requestErasure(db: TenantDb, tenantId: TenantId, userId: UserId, actor: AuditActor): Promise<RequestedErasure | "last_owner" | null> {
+export async function requestErasure(db: TenantDb, tenantId: TenantId, userId: UserId, actor: Caller | "operator"): Promise<RequestedErasure | NotRequested | null> {
   return db.tenant(tenantId, async (tx) => {
-    // The lock makes a second request wait for the first, and the end of an erasure for both.
+    // Of two owners who are to be forgotten at once, one stays.
+    await lockTenant(tx, tenantId);
+    // This lock makes a second request wait for the first, and the end of an erasure for both.
     const user = await tx.selectFrom("users").select("role").where("tenant_id", "=", tenantId).where("id", "=", userId).forUpdate().executeTakeFirst();
     const known = await sql`SELECT ${COLUMNS} FROM erasure_requests WHERE tenant_id = ${tenantId} AND subject_sha256 = erasure_subject(${tenantId}, ${userId})`.execute(tx);
     const existing = known.rows[0] === undefined ? null : v.parse(Row, known.rows[0]);
     const isKnown = user !== undefined || (await wasRemoved(tx, tenantId, userId));
     if (existing && (existing.state !== "completed" || !isKnown)) return { id: asId("erasure", existing.id), row: existing, generation: null };
     if (!isKnown) return null;
-    if (user?.role === "owner" && (await isOnlyOwner(tx, tenantId, userId))) return "last_owner";
-    const requestedBy = typeof actor === "object" && actor.userId === userId ? "user" : "tenant";
+    const isSelf = actor !== "operator" && actor.userId === userId;
+    if (actor !== "operator" && !isSelf) {
+      const own = await findOwn(tx, actor);
+      if (!own) return "over";
+      if (!mayActOn(own.role, user ? v.parse(Role, user.role) : null)) return "owners_only";
+    }
+    if (user?.role === "owner" && (await isLastOwner(tx, tenantId, userId))) return "last_owner";
+    const requestedBy = isSelf ? "user" : "tenant";
     const made = await sql`INSERT INTO erasure_requests (id, tenant_id, subject_sha256, user_id, requested_by)
       VALUES (${newId("erasure")}, ${tenantId}, erasure_subject(${tenantId}, ${userId}), ${userId}, ${requestedBy})
       ON CONFLICT (tenant_id, subject_sha256) DO UPDATE SET ${REOPENED}
@@ -68,12 +84,8 @@ export async function wasRemoved(tx: Tx, tenantId: TenantId, userId: UserId): Pr
 const REOPENED = sql`user_id = EXCLUDED.user_id, requested_by = EXCLUDED.requested_by, state = 'queued', done = '{}', counts = '{}', certificate = NULL, attempts = 0,
   next_attempt_at = now(), ring_count = 0, next_ring_at = now() + interval '10 seconds', requested_at = now(), completed_at = NULL`;
 
-async function isOnlyOwner(tx: Tx, tenantId: TenantId, userId: UserId): Promise<boolean> {
-  const other = await tx.selectFrom("users").select("id").where("tenant_id", "=", tenantId).where("role", "=", "owner").where("id", "<>", userId).limit(1).executeTakeFirst();
-  return other === undefined;
-}
-
 export async function revokeKeys(tx: Tx, tenantId: TenantId, userId: UserId): Promise<string> {
+  await lockTenant(tx, tenantId);
   await tx.updateTable("api_keys").set({ revoked_at: sql<Date>`coalesce(revoked_at, now())` }).where("tenant_id", "=", tenantId).where("user_id", "=", userId).execute();
   return readGeneration(tx, tenantId);
 }
@@ -173,6 +185,7 @@ export async function putOffErasure(db: PlatformDb, claim: ErasureClaim, delayMs
 export async function completeErasure(db: PlatformDb, claim: ErasureClaim, searched: readonly string[]): Promise<void> {
   await db.platform(async (tx) => {
     // In the order in which a request locks them.
+    await lockTenant(tx, claim.tenantId);
     await tx.selectFrom("users").select("id").where("tenant_id", "=", claim.tenantId).where("id", "=", claim.userId).forUpdate().execute();
     const keys = await tx.deleteFrom("api_keys").where("tenant_id", "=", claim.tenantId).where("user_id", "=", claim.userId).executeTakeFirst();
     const users = await tx.deleteFrom("users").where("tenant_id", "=", claim.tenantId).where("id", "=", claim.userId).executeTakeFirst();
@@ -196,6 +209,7 @@ export async function takeDueErasures(db: Pick<PlatformDb, "call">, limit: numbe
 /** Opens an erasure again for everybody of these digests who is there: their data came back with a backup. How many that were. */
 export async function reopenErasures(db: PlatformDb, tenantId: TenantId, subjects: readonly string[]): Promise<number> {
   return db.platform(async (tx) => {
+    await lockTenant(tx, tenantId);
     await sql`SELECT FROM users WHERE tenant_id = ${tenantId} AND erasure_subject(tenant_id, id) = ANY (${subjects}::text[]) ORDER BY id FOR UPDATE`.execute(tx);
     const back = await sql<{
       id: string;

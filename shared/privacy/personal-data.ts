@@ -37,6 +37,8 @@ export interface TableEntry {
 
 const gone = (...columns: string[]): Record<string, null> => Object.fromEntries(columns.map((column) => [column, null]));
 const nulled = (...columns: string[]): Record<string, string> => Object.fromEntries(columns.map((column) => [column, "NULL"]));
+/** Which of our columns a change named, not what it wrote there. */
+const NAMES_ONLY = "(SELECT coalesce(jsonb_object_agg(k.name, NULL::text), '{}') FROM jsonb_object_keys(data) k(name))";
 const ofTask: RowsOf = { by: "task", column: "task_id" };
 const WITH_CONTENT = "90 days, then emptied; 13 months, then deleted with the task";
 
@@ -140,7 +142,7 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
     personal: { rows: { by: "parent", table: "conversations", column: "conversation_id" }, erasure: "deleted", exported: true, kept: "90 days", columns: gone("content") },
     free: ["conversation_id", "seq", "tenant_id", "task_id", "role", "chars", "created_at"],
   },
-  // A ticket stays as a number with a state; its words go.
+  // A ticket stays as a number with a state; its words go. So do those that a person has written on tickets of others (erase-ticket-changes.ts).
   tickets: {
     personal: {
       rows: { by: "task", column: "source_task" },
@@ -158,7 +160,7 @@ export const TABLES: Readonly<Record<string, TableEntry>> = {
     free: ["tenant_id", "number", "type", "priority", "status", "source_task", "source_plugin", "sla_due_at", "resolved_at", "created_at", "updated_at"],
   },
   ticket_events: {
-    personal: { rows: ofTask, erasure: "emptied", exported: true, kept: "until it is erased", columns: { data: "'{}'" } },
+    personal: { rows: ofTask, erasure: "emptied", exported: true, kept: "until it is erased", columns: { data: NAMES_ONLY } },
     free: ["id", "tenant_id", "number", "type", "task_id", "at"],
   },
   ticket_counters: { free: ["tenant_id", "last_number"] },

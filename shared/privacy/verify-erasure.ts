@@ -9,6 +9,7 @@ import type { ObjectStore } from "../storage/object-store.ts";
 import { admissionKeys, cacheKeys } from "./erase-caches.ts";
 import { objectsOfSubject } from "./erase-objects.ts";
 import { countLeft, TASK_TABLES, USER_TABLES } from "./erase-rows.ts";
+import { countTicketChanges } from "./erase-ticket-changes.ts";
 import { type Counts, type ErasureClaim, eraseBatch } from "./erasure-ledger.ts";
 import { inPages, ownTasks } from "./subject-items.ts";
 
@@ -22,14 +23,17 @@ export interface Search {
 }
 
 export async function searchLeftovers({ db, redis, storage }: { db: PlatformDb; redis: Redis; storage: ObjectStore }, claim: ErasureClaim): Promise<Search> {
-  const search: Search = { found: {}, searched: [...USER_TABLES, ...TASK_TABLES].map(({ name }) => name).concat("messages", "redis", "storage") };
+  const search: Search = { found: {}, searched: [...USER_TABLES, ...TASK_TABLES].map(({ name }) => name).concat("messages", "tickets_of_others", "redis", "storage") };
   const note = (place: string, count: number) => {
     if (count > 0) search.found[place] = (search.found[place] ?? 0) + count;
   };
   const count = (place: string, look: (tx: Tx) => Promise<number>) => eraseBatch(db, claim, async (tx) => ({ result: await look(tx) })).then((found) => note(place, found));
 
   for (const table of USER_TABLES) await count(table.name, (tx) => countLeft(tx, table, claim.tenantId, [claim.userId]));
-  for await (const ids of inPages(db, claim, "task", TASKS)) for (const table of TASK_TABLES) await count(table.name, (tx) => countLeft(tx, table, claim.tenantId, ids));
+  for await (const ids of inPages(db, claim, "task", TASKS)) {
+    for (const table of TASK_TABLES) await count(table.name, (tx) => countLeft(tx, table, claim.tenantId, ids));
+    await count("tickets_of_others", (tx) => countTicketChanges(tx, claim.tenantId, ids));
+  }
   for await (const ids of inPages(db, claim, "conversation", TASKS))
     await count("messages", async (tx) => {
       const left = await sql<{ count: string }>`SELECT count(*) AS count FROM messages WHERE conversation_id = ANY (${ids}::uuid[])`.execute(tx);

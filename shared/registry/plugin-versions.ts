@@ -15,13 +15,14 @@ export interface PluginEnding {
   migrationGuideUrl: string | null;
 }
 
-const Row = v.object({
-  manifest: Manifest,
-  endpoint: v.string(),
-  status: v.string(),
-  sunset_at: v.nullable(v.date()),
-  migration_guide_url: v.nullable(v.string()),
-});
+/** How a plugin's row says that it is on its way out. */
+export const Life = v.object({ status: v.string(), sunset_at: v.nullable(v.date()), migration_guide_url: v.nullable(v.string()) });
+
+export function endingOf({ status, sunset_at, migration_guide_url }: v.InferOutput<typeof Life>): PluginEnding | null {
+  return status === "active" || sunset_at === null ? null : { sunsetAt: sunset_at, migrationGuideUrl: migration_guide_url };
+}
+
+const Row = v.object({ manifest: Manifest, endpoint: v.string(), ...Life.entries });
 const held = new WeakMap<Reader, { generation: string; versions: Map<string, PluginVersion> }>();
 
 /** The registry belongs to no tenant, so that either door to the database may read it. */
@@ -44,9 +45,8 @@ export async function pluginVersion(db: Reader, generation: string, name: string
     [name, version],
   );
   if (!raw) throw new Error("a task's plan names a plugin version that is not in the registry");
-  const { manifest, endpoint, status, sunset_at, migration_guide_url } = v.parse(Row, raw);
-  const ending = status === "active" || sunset_at === null ? null : { sunsetAt: sunset_at, migrationGuideUrl: migration_guide_url };
-  const found = { manifest, endpoint, ending };
+  const { manifest, endpoint, ...life } = v.parse(Row, raw);
+  const found = { manifest, endpoint, ending: endingOf(life) };
   own.versions.set(keyOf(name, version), found);
   return found;
 }

@@ -22,7 +22,7 @@ export type StepStatus = v.InferOutput<typeof StepStatus>;
 /** Where a plan has several steps, what one of them gave says so. */
 const ofStep = { step: v.optional(v.string()) };
 
-/** What settling stores in `tasks.result`, and in `task_steps.output` what one step gave. */
+/** What one step gave, in `task_steps.output`, or all of a task together. */
 export const StoredResult = v.object({
   result: v.string(),
   data: v.nullable(v.record(v.string(), v.unknown())),
@@ -41,6 +41,10 @@ export const StoredResult = v.object({
   }),
 });
 export type StoredResult = v.InferOutput<typeof StoredResult>;
+
+/** In `tasks.result`: what the plugins gave. Where they gave nothing, at most that one of them is on its way out. */
+const TaskResult = v.partial(StoredResult);
+export type TaskResult = v.InferOutput<typeof TaskResult>;
 
 export const StoredError = v.object({
   code: v.string(),
@@ -144,7 +148,7 @@ export const FullTaskRow = v.object({
   plan: v.array(PlanStep),
   /** Of a plan of several steps, those that have ended; of one step the task says it all. */
   ended_steps: v.nullable(v.array(EndedStep)),
-  result: v.nullable(StoredResult),
+  result: v.nullable(TaskResult),
   error: v.nullable(StoredError),
   tokens_used: v.pipe(
     v.string(),
@@ -196,11 +200,11 @@ export function taskView(row: FullTaskRow): v.InferOutput<typeof TaskView> {
       ? {
           tokens_used: row.tokens_used,
           cost_estimate_usd: formatUsd(row.cost_micro_usd),
-          latency_seconds: result?.execution_meta.latency_seconds ?? 0,
-          agents_invoked: result?.execution_meta.agents_invoked ?? 0,
-          model_used: result?.execution_meta.model_used ?? null,
+          latency_seconds: result?.execution_meta?.latency_seconds ?? 0,
+          agents_invoked: result?.execution_meta?.agents_invoked ?? 0,
+          model_used: result?.execution_meta?.model_used ?? null,
           routing_method: row.routing_method,
-          budget_exceeded: result?.execution_meta.budget_exceeded ?? false,
+          budget_exceeded: result?.execution_meta?.budget_exceeded ?? false,
           attempts: row.attempt,
         }
       : null,
@@ -224,7 +228,7 @@ function stepViews(row: FullTaskRow): StepView[] {
         ...step,
         status: row.status,
         error: row.error,
-        latency_ms: result ? Math.round(result.execution_meta.latency_seconds * 1000) : null,
+        latency_ms: result?.execution_meta ? Math.round(result.execution_meta.latency_seconds * 1000) : null,
         confidence: result?.confidence ?? null,
       };
     // Of a task that was ended from outside, what had not ended by itself was stopped or never begun.

@@ -1,6 +1,7 @@
 /** The deliveries of an endpoint: what their owner sees, and how they are sent again. */
 import { sql } from "kysely";
 import * as v from "valibot";
+import { type AuditActor, recordAudit } from "../access/audit-log.ts";
 import type { TenantDb } from "../db/database.ts";
 import { Refusal } from "../errors.ts";
 import { type Id, publicId, type TenantId, type WebhookId } from "../ids.ts";
@@ -109,7 +110,7 @@ export async function listDeliveries(
 }
 
 /** Sends one delivery again, with all its tries before it. Null: there is none. */
-export async function redeliver(db: TenantDb, tenantId: TenantId, webhookId: WebhookId, id: DeliveryId): Promise<true | null> {
+export async function redeliver(db: TenantDb, tenantId: TenantId, actor: AuditActor, webhookId: WebhookId, id: DeliveryId): Promise<true | null> {
   return db.tenant(tenantId, async (tx) => {
     const webhook = await lockWebhook(tx, tenantId, webhookId);
     if (!webhook) return null;
@@ -123,12 +124,15 @@ export async function redeliver(db: TenantDb, tenantId: TenantId, webhookId: Web
       .where("id", "=", id)
       .returning("id")
       .executeTakeFirst();
-    return found ? true : null;
+    if (!found) return null;
+    const target = { targetType: "webhook", targetId: publicId("webhook", webhookId) };
+    await recordAudit(tx, tenantId, { actor, action: "webhook.redelivered", ...target, details: { delivery: publicId("delivery", id) } });
+    return true;
   });
 }
 
 /** Puts all that failed or was held since then into the queue again; says how many, or null when there is no such endpoint. */
-export async function recoverSince(db: TenantDb, tenantId: TenantId, id: WebhookId, since: Date): Promise<number | null> {
+export async function recoverSince(db: TenantDb, tenantId: TenantId, actor: AuditActor, id: WebhookId, since: Date): Promise<number | null> {
   return db.tenant(tenantId, async (tx) => {
     const webhook = await lockWebhook(tx, tenantId, id);
     if (!webhook) return null;
@@ -141,7 +145,10 @@ export async function recoverSince(db: TenantDb, tenantId: TenantId, id: Webhook
       .where("status", "in", ["failed", "held"])
       .where("created_at", ">=", since)
       .executeTakeFirst();
-    return Number(numUpdatedRows);
+    const recovered = Number(numUpdatedRows);
+    const target = { targetType: "webhook", targetId: publicId("webhook", id) };
+    if (recovered > 0) await recordAudit(tx, tenantId, { actor, action: "webhook.recovered", ...target, details: { since: since.toISOString(), deliveries: recovered } });
+    return recovered;
   });
 }
 

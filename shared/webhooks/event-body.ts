@@ -24,7 +24,13 @@ export interface EventToSend {
 
 const OfTask = v.object({ environment: v.optional(Environment, "live") });
 const Asked = v.object({ routing_method: v.picklist(ROUTING_METHODS), routing_confidence: v.nullable(v.number()) });
-const Disabled = v.object({ webhook: v.string(), url: v.string(), reason: v.string(), failing_since: v.nullable(v.string()), disabled_at: v.string() });
+/** As PostgreSQL writes it into JSON, to what the outside gets. */
+const Time = v.pipe(
+  v.string(),
+  v.transform((text) => new Date(text).toISOString()),
+);
+const Disabled = v.object({ webhook: v.string(), url: v.string(), reason: v.string(), failing_since: v.nullable(Time), disabled_at: Time });
+const Deprecated = v.looseObject({ deprecated_at: v.nullable(Time), sunset_at: v.nullable(Time) });
 
 /** `{id, type, created_at, data}` as JSON; null when what it tells of is erased. `publicUrl` is how callers reach the gateway. */
 export async function eventBody(db: TenantDb, publicUrl: string, event: EventToSend): Promise<string | null> {
@@ -38,10 +44,10 @@ async function eventData(db: TenantDb, publicUrl: string, { tenantId, type, task
     const task = await findTask(db, tenantId, asId("task", taskId));
     return task && ofTask(type === "task.needs_input" ? asItAsked(task, v.parse(Asked, data)) : task, v.parse(OfTask, data).environment, publicUrl);
   }
+  if (type === "plugin.deprecated") return v.parse(Deprecated, data);
   if (type !== "webhook.disabled") return data;
-  const { webhook, failing_since, disabled_at, ...rest } = v.parse(Disabled, data);
-  const time = (text: string) => new Date(text).toISOString();
-  return { webhook_id: publicId("webhook", webhook), ...rest, failing_since: failing_since && time(failing_since), disabled_at: time(disabled_at) };
+  const { webhook, ...rest } = v.parse(Disabled, data);
+  return { webhook_id: publicId("webhook", webhook), ...rest };
 }
 
 /** What `GET /v1/tasks/{task_id}` shows, and where. */

@@ -352,6 +352,15 @@ describe("api-key-rotate", () => {
     const { key } = await tenant.mintKey({ environment: "test" });
     expectRefusal(await platform.call("POST", `/v1/api-keys/${live.id}/rotate`, { key, body: {} }), "FORBIDDEN_SCOPE");
   });
+
+  it("is no test key's to end for a live key", async () => {
+    const tenant = await platform.tenant();
+    const [{ body: live }, { body: test }] = [await create(tenant), await create(tenant, { scopes: ["tasks:read"], environment: "test" })];
+    const { key } = await tenant.mintKey({ environment: "test", userId: tenant.userId });
+    expectRefusal(await platform.call("DELETE", `/v1/api-keys/${live.id}`, { key }), "FORBIDDEN_SCOPE");
+    expect(await statusWith(live.key)).toBe(200);
+    expect((await platform.call("DELETE", `/v1/api-keys/${test.id}`, { key })).status).toBe(204);
+  });
 });
 
 describe("expiry", () => {

@@ -26,6 +26,7 @@ async function idOf(id: string): Promise<UserId> {
 }
 const patch = (key: string, id: string, body: object) => platform.call("PATCH", `/v1/users/${id}`, { key, body });
 const remove = (key: string, id: string) => platform.call("DELETE", `/v1/users/${id}`, { key });
+const askErasure = (key: string, id: string) => platform.call("POST", "/v1/gdpr/erasure-request", { key, body: { user_id: id } });
 const ownerOf = (tenant: TestTenant) => publicId("user", tenant.userId);
 const roles = async (tenant: TestTenant) => Object.fromEntries((await tenant.api("GET", "/v1/users")).body.users.map((user: { id: string; role: string }) => [user.id, user.role]));
 
@@ -114,9 +115,19 @@ describe("nobody", () => {
         expectRefusal(await remove(key, ownerOf(tenant)), "FORBIDDEN_SCOPE");
         expectRefusal(await platform.call("POST", "/v1/api-keys", { key, body: { scopes: ["tasks:read"], user_id: ownerOf(tenant) } }), "FORBIDDEN_SCOPE");
         expectRefusal(await platform.call("POST", `/v1/api-keys/${ownersKey}/rotate`, { key, body: {} }), "FORBIDDEN_SCOPE");
+        expectRefusal(await platform.call("DELETE", `/v1/api-keys/${ownersKey}`, { key }), "FORBIDDEN_SCOPE");
+        expectRefusal(await askErasure(key, ownerOf(tenant)), "FORBIDDEN_SCOPE");
       }
     });
     expect(await roles(tenant)).toMatchObject({ [ownerOf(tenant)]: "owner", [admin.id]: "admin" });
+  });
+
+  it("but another owner ends an owner, or an owner's key; and the owner themself, with a key of any scope", async () => {
+    const tenant = await platform.tenant();
+    const [second, third] = [await userOf(tenant, "owner"), await userOf(tenant, "owner")];
+    expect((await platform.call("DELETE", `/v1/api-keys/${publicId("key", second.keyId)}`, { key: tenant.key })).status).toBe(204);
+    expect((await askErasure(tenant.key, second.id)).status).toBe(202);
+    expect((await askErasure(third.key, third.id)).status).toBe(202);
   });
 
   it("gives a role that allows more than the key that gives it", async () => {
@@ -160,6 +171,17 @@ describe("the last owner", () => {
       const owners = await platform.db.platform((tx) => tx.selectFrom("users").select("id").where("tenant_id", "=", tenant.tenantId).where("role", "=", "owner").execute());
       expect(owners, JSON.stringify(ends.map((end) => end.status))).toHaveLength(1);
       expect(ends.filter((end) => end.status < 300)).toHaveLength(1);
+    }
+  });
+
+  it("stays when two owners have themselves erased at once, and when one who is being erased is the only other", async () => {
+    for (let round = 0; round < 10; round++) {
+      const tenant = await platform.tenant();
+      const second = await userOf(tenant, "owner");
+      const ends = await Promise.all([askErasure(tenant.key, ownerOf(tenant)), round % 2 ? askErasure(second.key, second.id) : remove(second.key, second.id)]);
+      expect(ends.map(({ status }) => status).filter((status) => status >= 300)).toEqual([409]);
+      const [key, id] = ends[0].status === 409 ? [tenant.key, ownerOf(tenant)] : [second.key, second.id];
+      for (const end of [await askErasure(key, id), await remove(key, id), await patch(key, id, { role: "viewer" })]) expectRefusal(end, "CONFLICT");
     }
   });
 });

@@ -145,6 +145,19 @@ describe.each(byName(GUARDED))("%s", (_, fn) => {
   });
 });
 
+/** Changes of what live and test work share, by the scopes that allow them; a test key may do its own tasks and keys. */
+const SHARED_BY_LIVE_WORK = GUARDED.filter((fn) => addressOf(fn).method !== "GET" && !["any", "tasks:write", "tasks:read", "keys:admin", "knowledge:read"].includes(fn.scope));
+
+describe.each(byName(SHARED_BY_LIVE_WORK))("%s", (_, fn) => {
+  it("is no test key's to call", async () => {
+    const { key } = await own.mintKey({ environment: "test" });
+    await expectNothingWritten(platform.env.DATABASE_URL ?? "", async () => {
+      const said = expectRefusal(await platform.call(addressOf(fn).method, pathOf(fn), { key, body: fn.body ? sampleBody(fn) : undefined }), "FORBIDDEN_SCOPE");
+      expect(said.message).toContain("test key");
+    });
+  });
+});
+
 describe.each(byName(GUARDED.filter((fn) => idPrefixesOf(fn).length > 0)))("%s", (_, fn) => {
   const { method } = addressOf(fn);
   const body = fn.body ? sampleBody(fn) : undefined;

@@ -102,6 +102,7 @@ describe("files that wait", () => {
     const [task] = await platform.db.call<{ id: string; lease_token: string }>("SELECT id, lease_token FROM tasks WHERE tenant_id = $1", [tenant.tenantId]);
     expect(body.status).toBe("success");
     await platform.db.platform((tx) => tx.updateTable("tasks").set({ status: "running" }).where("tenant_id", "=", tenant.tenantId).execute());
+    await platform.db.call("DELETE FROM task_steps WHERE task_id = $1", [task?.id]);
     const keep = (name: string) =>
       platform.db.call("SELECT mark_pending(put_artifact($1, $2, $3, gen_random_uuid(), 'filer', $4, 'text/plain', 6, 'x', 'key', 100), '\\x616263616263', 10, 100) AS id", [
         tenant.tenantId,

@@ -1,4 +1,7 @@
+import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
@@ -100,6 +103,60 @@ function deliver(taskId: string): Promise<Response> {
     body: JSON.stringify({ task_id: taskId }),
   });
 }
+
+describe("a plugin on its way out", () => {
+  const inside = (name: string, body: object) =>
+    fetch(`${platform.internalUrl}/internal/registry/${name}/lifecycle`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${platform.serviceToken}`, "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+  const guideOf = (name: string) => `https://docs.example.com/instead-of-${name}`;
+  const deprecated = async (names: string[], work: () => Promise<void>) => {
+    for (const name of names) expect((await inside(name, { status: "deprecated", migration_guide_url: guideOf(name) })).status).toBe(200);
+    await work();
+    for (const name of names) await inside(name, { status: "active" });
+  };
+  // biome-ignore lint/suspicious/noExplicitAny: tests look into answers of every shape.
+  const codes = (body: any) => body.warnings.map(({ code }: { code: string }) => code).sort();
+
+  it("is named with its guide when a fallback answers for it, and so is a fallback that is", async () => {
+    const tenant = await platform.tenant();
+    await deprecated(["primary"], async () => {
+      const { body } = await submit(tenant, "primary");
+      expect(body).toMatchObject({ status: "success", result: "stand-in: go", migration_guide_url: guideOf("primary") });
+      expect(body.deprecation_warning).toMatch(/^primary is deprecated/);
+      expect(codes(body)).toEqual(["FALLBACK_USED", "PLUGIN_DEPRECATED"]);
+    });
+    await deprecated(["stand-in"], async () => {
+      const { body } = await submit(tenant, "primary");
+      expect(body).toMatchObject({ status: "success", migration_guide_url: guideOf("stand-in") });
+      expect(body.deprecation_warning).toMatch(/^stand-in is deprecated/);
+      expect(codes(body)).toEqual(["FALLBACK_USED", "PLUGIN_DEPRECATED"]);
+    });
+    await deprecated(["primary", "stand-in"], async () => {
+      const { body } = await submit(tenant, "primary");
+      expect(body.deprecation_warning).toMatch(/stand-in is deprecated.* primary is deprecated/);
+      expect(body.migration_guide_url).toBe(guideOf("stand-in"));
+    });
+    expect((await submit(tenant, "primary")).body).toMatchObject({ deprecation_warning: null, migration_guide_url: null });
+  });
+
+  it("is named with its guide by a task that it failed without a word", async () => {
+    const name = "silent-one";
+    await using babbling = createServer((_, response) => response.writeHead(200, { "content-type": "application/json" }).end("{}")).listen(0, "127.0.0.1");
+    await once(babbling, "listening");
+    const { port } = babbling.address() as AddressInfo;
+    await platform.register({ ...standIn, manifest: { ...standIn.manifest, name } }, `http://127.0.0.1:${port}`);
+    const tenant = await platform.tenant({ subscriptions: { [name]: null } });
+    await deprecated([name], async () => {
+      const { body } = await submit(tenant, name);
+      expect(body).toMatchObject({ status: "failed", result: null, data: null, confidence: null, migration_guide_url: guideOf(name), error: { cause: expect.any(String) } });
+      expect(body.deprecation_warning).toMatch(/^silent-one is deprecated/);
+      expect(codes(body)).toEqual(["PLUGIN_DEPRECATED"]);
+    });
+  });
+});
 
 describe("a plugin whose manifest names a fallback", () => {
   it("is stood in for when it fails: a warning says so, and the execution is the fallback's", async () => {

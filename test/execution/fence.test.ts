@@ -1,4 +1,5 @@
 /** The statements of an executor whose task somebody else has claimed meanwhile, said to PostgreSQL as they are. */
+import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { newId, parseId } from "../../shared/ids.ts";
 import { startTestPlatform, type TestPlatform, type TestTenant } from "../support/platform.ts";
@@ -6,11 +7,17 @@ import { echo } from "../support/plugins.ts";
 
 let platform: TestPlatform;
 let tenant: TestTenant;
+let session: pg.Client;
 beforeAll(async () => {
   platform = await startTestPlatform({ plugins: [echo], withBridge: false });
   tenant = await platform.tenant();
+  session = new pg.Client({ connectionString: platform.env.DATABASE_URL });
+  await session.connect();
 });
-afterAll(() => platform?.stop());
+afterAll(async () => {
+  await session?.end();
+  await platform?.stop();
+});
 
 const claim = async (id: string) => (await platform.db.call<{ lease_token: string }>("SELECT lease_token FROM claim_tasks(ARRAY[$1::uuid], 30000, 3)", [id]))[0]?.lease_token ?? "";
 const row = async (id: string) =>
@@ -51,5 +58,26 @@ describe("an executor whose task another one has claimed", () => {
     expect(await renew(stale)).toEqual([{ held: false }]);
     expect(await row(id)).toEqual(before);
     expect(await renew(held)).toEqual([{ held: true }]);
+  });
+});
+
+describe("a plugin whose step ends while its write waits for the task's row", () => {
+  const ticket = JSON.stringify([{ place: 0, fingerprint: "a".repeat(64), title: "It hangs", type: "bug", priority: "low", labels: [] }]);
+  it.each([
+    ["reports nothing", "append_progress", 'SELECT held FROM append_progress($1, $2, $3, \'[{"type": "report", "data": {}}]\', \'main\')', [{ held: false }]],
+    ["stores no file", "put_artifact", "SELECT put_artifact($1, $2, $3, gen_random_uuid(), 'echo', 'x.txt', 'text/plain', 1, 'x', 'key', 100, 'main') AS id", [{ id: null }]],
+    ["files no ticket", "create_tickets", `SELECT ticket FROM create_tickets($1, $2, $3, 'echo', '${ticket}', 'main')`, []],
+    ["changes no ticket", "change_ticket", `SELECT outcome FROM change_ticket($1, $2, $3, 1, '{"team": "late"}', 'main')`, []],
+  ])("%s", async (_, name, statement, refused) => {
+    const { id, held } = await claimedTwice();
+    await session.query("BEGIN");
+    const step = { step: "main", plugin_name: "echo", plugin_version: "1.0.0", attempt: 2, status: "success", output: {}, error: null, confidence: 1, latency_ms: 1 };
+    await session.query("SELECT record_step($1, $2, $3, $4, '[]')", [tenant.tenantId, id, held, JSON.stringify(step)]);
+    const late = platform.db.call(statement, [tenant.tenantId, id, held]);
+    await expect
+      .poll(() => platform.db.call("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE $1", [`%${name}(%`]))
+      .toHaveLength(1);
+    await session.query("COMMIT");
+    expect(await late).toEqual(refused);
   });
 });

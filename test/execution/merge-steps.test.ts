@@ -65,10 +65,24 @@ describe("the result of several steps", () => {
     expect(merge([a], [failed(a)])).toEqual({ status: "failed", result: null, error: { code: "INTERNAL", message: "no luck", cause: "plugin" } });
   });
 
+  it("names every plugin of the plan that is on its way out, also one that failed or was not asked", () => {
+    const ends = (step: ClaimedStep, guide: string): ClaimedStep => ({ ...step, ending: { sunsetAt: new Date(0), migrationGuideUrl: guide } });
+    const [x, y] = [ends(a, "https://x.example"), ends(b, "https://y.example")];
+    const { status, result, error } = merge([x, y, c], [failed(x), stepRecord(y, "skipped"), failed(c)]);
+    expect([status, error?.code, result?.result]).toEqual(["failed", "INTERNAL", undefined]);
+    expect(result?.warnings?.map(({ code, step }) => [code, step])).toEqual([
+      ["PLUGIN_DEPRECATED", "a"],
+      ["PLUGIN_DEPRECATED", "b"],
+    ]);
+    expect(result?.migration_guide_url).toBe("https://x.example");
+    const said = merge([x, c], [done(x, 1, { deprecation_warning: result?.warnings?.[0]?.message, migration_guide_url: "https://x.example" }), done(c)]).result;
+    expect(said?.warnings?.map(({ code }) => code)).toEqual(["W", "W"]);
+  });
+
   it("is partial where a step failed and another did not, with a warning for each that failed", () => {
     const { status, result } = merge([a, b, c], [done(a), failed(b), failed(c, "DEPENDENCY_FAILED")]);
     expect(status).toBe("partial");
-    expect(result?.warnings.filter(({ code }) => code === "DEPENDENCY_FAILED").map(({ step }) => step)).toEqual(["b", "c"]);
+    expect(result?.warnings?.filter(({ code }) => code === "DEPENDENCY_FAILED").map(({ step }) => step)).toEqual(["b", "c"]);
     expect(result?.result).toBe("## a (plugin-a)\n\ntext");
   });
 
@@ -85,8 +99,8 @@ describe("the result of several steps", () => {
   it("leaves out what would make it too large to be kept, and says so", () => {
     const large = { result: "x".repeat(9 * 1024 * 1024), data: { n: 1 } };
     const { result } = merge([a, b, c], [done(a, 1, large), done(b, 1, large), done(c)]);
-    expect(result?.warnings[0]).toMatchObject({ code: "RESULT_TRUNCATED", step: "b" });
-    expect(result?.result.length).toBeLessThan(10 * 1024 * 1024);
+    expect(result?.warnings?.[0]).toMatchObject({ code: "RESULT_TRUNCATED", step: "b" });
+    expect(result?.result?.length).toBeLessThan(10 * 1024 * 1024);
     expect(result?.data).toMatchObject({ steps: { b: { data: null }, c: { data: { n: 1 } } } });
   });
 });

@@ -357,7 +357,7 @@ describe("time, money and end are those of the whole task", () => {
         step,
         plugin: "helper",
         version: "1.0.0",
-        scopes: ["store:write", "plugin:chain", "knowledge:read", "knowledge:write"],
+        scopes: ["store:write", "tickets:write", "plugin:chain", "knowledge:read", "knowledge:write"],
         token_budget: 100,
         lease: row?.lease_token ?? "",
         exp: Date.now() + 60_000,
@@ -376,14 +376,17 @@ describe("time, money and end are those of the whole task", () => {
         await call("scoped", "GET", "/internal/scoped/cancel"),
         await call("scoped", "PUT", "/internal/scoped/artifacts/x.txt", "x"),
         await call("scoped", "POST", "/internal/scoped/knowledge", { content: "What a plugin found out." }),
+        await call("scoped", "POST", "/internal/scoped/tickets", { tickets: [{ fingerprint: "a".repeat(64), title: "It hangs", type: "bug", priority: "low" }] }),
+        await call("scoped", "PATCH", "/internal/scoped/tickets/T-1", { team: step }),
+        await call("scoped", "POST", "/internal/scoped/progress", { node: "n", message: "Still here" }),
         await call("llm", "POST", "/internal/llm/v1/messages", question),
       ];
     };
-    expect(await open("second")).toEqual([200, 201, 202, 200]);
-    expect(await open("first")).toEqual([409, 409, 409, 403]);
+    expect(await open("second")).toEqual([200, 201, 202, 200, 200, 200, 200]);
+    expect(await open("first")).toEqual([409, 409, 409, 409, 409, 409, 403]);
     await tenant.api("DELETE", `/v1/tasks/${body.task_id}`);
     await tenant.api("GET", `/v1/tasks/${body.task_id}?wait=20`);
     // That it was cancelled, it may still hear.
-    expect(await open("second")).toEqual([200, 409, 409, 403]);
+    expect(await open("second")).toEqual([200, 409, 409, 409, 409, 409, 403]);
   });
 });

@@ -46,6 +46,7 @@ function marksOf(who: string) {
     "waiting",
     "answer",
     "ticket",
+    "assignee",
     "step",
     "question",
     "running",
@@ -60,7 +61,7 @@ interface Person {
   marks: Marks;
 }
 
-async function live(who: string): Promise<Person> {
+async function live(who: string, ticketOfOthers: string): Promise<Person> {
   const marks = marksOf(who);
   const userId = await newUser(platform.db, tenant.tenantId, `${marks.email}@people.example`);
   const { key } = await tenant.mintKey({ userId, description: marks.keynote, scopes: ["tasks:read", "tasks:write"] });
@@ -76,6 +77,7 @@ async function live(who: string): Promise<Person> {
   await keepWaiting(platform.db, parseId("task", waits.body.task_id) ?? "");
   await platform.db.call("UPDATE artifact_uploads SET bytes = convert_to($2, 'UTF8') WHERE task_id = $1", [parseId("task", waits.body.task_id), marks.waiting]);
   await submit({ command: `Create a ticket: the login page shows ${marks.ticket} to everybody`, plugin: "ticket-processor" });
+  await submit({ command: `Assign ${ticketOfOthers} to ${marks.assignee}`, plugin: "ticket-processor" });
   await submit({
     command: "do both",
     plan: [
@@ -108,12 +110,17 @@ describe("an erasure, looked at from outside", () => {
     await tenant.api("POST", "/v1/knowledge", { content: `# Handbook\n\nEverybody knows ${organisation.knowledge}.` });
     await tenant.api("PUT", "/v1/plugins/echo/config", { config: { note: organisation.config } });
     await tenant.api("PUT", "/v1/plugins/keeper/secrets/token", { value: organisation.secret });
-    const person = await live("mine");
-    const other = await live("other");
+    for (const [id, issue] of Object.entries({ "T-1": "the printer is out of paper", "T-2": "nobody can open the door of the archive" })) {
+      const filed = await tenant.api("POST", "/v1/tasks", { command: `Create a ticket: ${issue}`, plugin: "ticket-processor" }, { prefer: "wait=20" });
+      expect(filed.body.result).toContain(id);
+    }
+    const person = await live("mine", "T-1");
+    const other = await live("other", "T-2");
     const identity = { id: person.userId, "public id": publicId("user", person.userId), key: person.key };
 
     const before = { ...(await searchAll(person.marks)), ...(await searchAll(identity)) };
     const othersBefore = await searchAll(other.marks);
+    for (const mark of [person.marks.assignee, other.marks.assignee]) expect(await searchEverywhere(platform, [], mark)).toMatchObject({ tickets: 1, ticket_events: 1 });
     for (const [what, found] of Object.entries(before)) if (what !== "key" && what !== "public id") expect(total(found), `${what} stands somewhere before`).toBeGreaterThan(0);
 
     const asked = await platform.call("POST", "/v1/gdpr/erasure-request", { key: person.key, body: { user_id: publicId("user", person.userId) } });

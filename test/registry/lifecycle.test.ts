@@ -95,6 +95,30 @@ describe("a deprecated plugin", () => {
     expect(await noticesTo(stranger.tenant)).toEqual([]);
   });
 
+  it("is announced again whenever its end or its guide changes, and when it is taken back", async () => {
+    const { name, tenant } = await living();
+    const at = (days: number) => new Date(Date.now() + days * DAY_MS).toISOString();
+    await deprecate(name);
+    for (const change of [{ sunset_at: at(100) }, { migration_guide_url: `${GUIDE}/2` }, {}, {}]) await deprecate(name, change);
+    for (let i = 0; i < 2; i++) await inside("POST", `${name}/lifecycle`, { status: "active" });
+    await deprecate(name);
+    await inside("POST", `${name}/lifecycle`, { status: "active" });
+    const told = await admin.query<{ event: { status: string; sunset_at: string | null; migration_guide_url: string | null } }>(
+      "SELECT data AS event FROM webhook_deliveries WHERE tenant_id = $1 ORDER BY created_at",
+      [tenant.tenantId],
+    );
+    expect(told.rows.map(({ event: { status, migration_guide_url } }) => [status, migration_guide_url])).toEqual([
+      ["deprecated", GUIDE],
+      ["deprecated", GUIDE],
+      ["deprecated", `${GUIDE}/2`],
+      ["deprecated", GUIDE],
+      ["active", null],
+      ["deprecated", GUIDE],
+      ["active", null],
+    ]);
+    expect(new Set(told.rows.map(({ event }) => event.sunset_at)).size).toBe(4);
+  });
+
   it("can get another guide and a later end, never an earlier one, nor less than 90 days", async () => {
     const { name } = await living();
     const at = (days: number) => new Date(Date.now() + days * DAY_MS).toISOString();
@@ -132,13 +156,25 @@ describe("at its sunset a plugin", () => {
     expect(own.filter(({ status }) => status === "sunset")).toEqual([expect.objectContaining({ subscriptions_ended: 1 })]);
     expect(own.filter(({ status }) => status === "retired").length).toBeLessThanOrEqual(1);
     await platform.runCron("plugin-lifecycle");
-    expect(await noticesTo(tenant)).toEqual(["deprecated", "sunset"]);
+    expect(await noticesTo(tenant)).toEqual(["deprecated", "sunset", "retired"]);
     const { status, body } = await submit(tenant, name);
     expect([404, 403]).toContain(status);
     expect(body.task_id).toBeUndefined();
     expectRefusal(await deprecate(name), "CONFLICT");
     expectRefusal(await inside("POST", `${name}/lifecycle`, { status: "active" }), "CONFLICT");
     expectRefusal(await inside("POST", "register", { manifest: { ...v.parse(Manifest, echo.manifest), name, version: "9.0.0" }, endpoint }), "CONFLICT");
+  });
+
+  it("ends subscriptions as the platform's deed, in the tenant's audit log", async () => {
+    const { name, tenant } = await living();
+    await deprecate(name);
+    await passTime(name);
+    await platform.runCron("plugin-lifecycle");
+    const [{ subscription_id }] = (await tenant.api("GET", `/v1/subscriptions?plugin=${name}`)).body.subscriptions;
+    const { entries } = (await tenant.api("GET", "/v1/audit?action=subscription.ended")).body;
+    expect(entries).toEqual([
+      expect.objectContaining({ actor: "platform:plugin-lifecycle", key_id: null, target: { type: "subscription", id: subscription_id }, details: { plugin: name } }),
+    ]);
   });
 
   it("lets what is in flight finish, and is retired when nothing is", async () => {

@@ -5,6 +5,7 @@ import pg from "pg";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { asId, parseId, publicId } from "../../shared/ids.ts";
 import { taskStream, WEBHOOK_STREAM } from "../../shared/redis/streams.ts";
+import { deprecatePlugin, restorePlugin } from "../../shared/registry/plugin-lifecycle.ts";
 import { MAX_TRIES, webhookDelayMs } from "../../shared/webhooks/retry-schedule.ts";
 import { failer } from "../batteries/plugins.ts";
 import { expectRefusal } from "../batteries/refusal.ts";
@@ -198,6 +199,21 @@ describe("an endpoint", () => {
     expect((await tenant.api("POST", `/v1/webhooks/${id}/recover`, { since: "2026-01-01T00:00:00Z" })).body).toEqual({ recovered: 1 });
     await delivery(tenant, id, "delivered", 3);
     expect((await tenant.api("GET", `/v1/webhooks/${id}`)).body).toMatchObject({ status: "active", failing_since: null });
+    expect((await tenant.api("POST", `/v1/webhooks/${id}/recover`, { since: "2026-01-01T00:00:00Z" })).body).toEqual({ recovered: 0 });
+    expect((await tenant.api("GET", "/v1/audit?action=webhook.recovered")).body.entries).toEqual([
+      expect.objectContaining({ target: { type: "webhook", id }, details: { since: "2026-01-01T00:00:00.000Z", deliveries: 1 } }),
+    ]);
+  });
+
+  it("is told of a plugin's end with the API's times", async () => {
+    const [tenant, hooks] = [await platform.tenant(), await receiver()];
+    await endpoint(tenant, hooks.url, ["plugin.deprecated"]);
+    await deprecatePlugin(platform.db, "failer", { sunsetAt: null, guideUrl: null });
+    await platform.runCron("wake");
+    const { data } = JSON.parse((await hooks.hears()).body);
+    await restorePlugin(platform.db, "failer");
+    expect(Object.keys(data).sort()).toEqual(["deprecated_at", "migration_guide_url", "plugin", "status", "sunset_at"]);
+    for (const at of [data.deprecated_at, data.sunset_at]) expect(at).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
   });
 
   it("that fails after a long silence, which was a failure too, is not one that fails all the time", async () => {
@@ -253,6 +269,9 @@ describe("an endpoint", () => {
     expect((await tenant.api("POST", `/v1/webhooks/${id}/deliveries/${delivery_id}/redeliver`)).status).toBe(202);
     await delivery(tenant, id, "delivered", 2);
     expect(new Set(hooks.heard.map(({ headers }) => headers["webhook-id"])).size).toBe(1);
+    expect((await tenant.api("GET", "/v1/audit?action=webhook.redelivered")).body.entries).toEqual([
+      expect.objectContaining({ target: { type: "webhook", id }, details: { delivery: delivery_id } }),
+    ]);
   });
 
   it("can check with the old secret and the new one while the grace period lasts, and with the new one alone after", async () => {
