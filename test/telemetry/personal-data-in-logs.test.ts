@@ -181,7 +181,7 @@ const WAYS: Record<string, () => Promise<[number, ...number[]]>> = {
       body: JSON.stringify({ task_id: command }),
     });
     // A statement that the database refuses with the value in its message.
-    await platform.db.call("UPDATE tasks SET result = jsonb_build_object('result', $1::text) WHERE tenant_id = $2", [command, tenant.tenantId]);
+    await platform.db.call("UPDATE tasks SET result = jsonb_build_object('result', jsonb_build_array($1::text)) WHERE tenant_id = $2", [command, tenant.tenantId]);
     // One that has ended: another's end would still write its result.
     const tasks = await tenant.api("GET", "/v1/tasks?limit=1&status=success");
     const broken = await tenant.api("GET", `/v1/tasks/${tasks.body.tasks[0]?.task_id}`);
