@@ -9,7 +9,7 @@ ALTER TABLE webhooks ADD COLUMN last_failure_at timestamptz;
 CREATE OR REPLACE FUNCTION finish_webhook_attempt(p_tenant uuid, p_webhook uuid, p_delivery uuid, p_lease uuid, p_outcome text, p_status int, p_ms int, p_error text, p_answer text,
   p_delay_ms bigint, p_give_up_ms bigint) RETURNS TABLE (held boolean, disabled boolean, rings uuid[]) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
-DECLARE h webhooks; d webhook_deliveries; v_rings uuid[] := '{}'; v_disabled boolean := false;
+DECLARE h webhooks; d webhook_deliveries; v_rings uuid[] := '{}'; v_disabled boolean := false; v_before int;
 BEGIN
   PERFORM set_config('role', 'aau_app', true), set_config('app.tenant', p_tenant::text, true);
   -- The endpoint before the delivery, as everywhere.
@@ -33,11 +33,9 @@ BEGIN
       WHERE w.id = p_webhook AND (w.failures > 0 OR w.last_success_at IS NULL OR w.last_success_at < now() - interval '1 minute');
   ELSIF h.status = 'active' AND p_outcome <> 'erased' THEN
     -- Attempts of one delivery are a day apart at most: after a silence of two, this is another story.
-    IF h.last_failure_at < now() - interval '2 days' THEN
-      UPDATE webhooks w SET failures = 0, failing_since = NULL WHERE w.id = p_webhook;
-    END IF;
-    UPDATE webhooks w SET failures = w.failures + 1, failing_since = coalesce(w.failing_since, now()), last_failure_at = now(),
-        resume_at = CASE WHEN w.failures >= 4 THEN now() + least(interval '10 minutes', interval '15 seconds' * power(2, least(w.failures - 4, 6))) END
+    v_before := CASE WHEN h.last_failure_at < now() - interval '2 days' THEN 0 ELSE h.failures END;
+    UPDATE webhooks w SET failures = v_before + 1, failing_since = CASE WHEN v_before = 0 THEN now() ELSE coalesce(w.failing_since, now()) END, last_failure_at = now(),
+        resume_at = CASE WHEN v_before >= 4 THEN now() + least(interval '10 minutes', interval '15 seconds' * power(2, least(v_before - 4, 6))) END
       WHERE w.id = p_webhook RETURNING * INTO h;
     IF p_outcome = 'gone' OR (h.failures >= 5 AND h.failing_since < now() - p_give_up_ms * interval '1 millisecond') THEN
       v_disabled := true;
